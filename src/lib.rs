@@ -1,0 +1,3 @@
+//! Bellhop.
+
+pub mod user;
