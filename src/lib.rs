@@ -1,3 +1,7 @@
-//! Bellhop.
+//! Bellhop: emit to `user:<id>` on any node reaches that user's sockets on every node.
 
 pub mod user;
+
+pub mod notification;
+
+pub mod event;

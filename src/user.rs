@@ -104,7 +104,8 @@ impl Visitor<'_> for StringOrInteger {
     type Value = UserId;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a user id: 1 to 128 characters of A-Z a-z 0-9 . _ ~ @ : -, or an integer")
+        formatter
+            .write_str("a user id: 1 to 128 characters of A-Z a-z 0-9 . _ ~ @ : -, or an integer")
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<UserId, E> {
@@ -122,16 +123,28 @@ mod tests {
 
     #[test]
     fn an_id_is_kept_as_it_is_spelled() {
-        for text in ["42", "a", "A", "user.name_1~x@example-host:tenant", &"x".repeat(128)] {
+        for text in [
+            "42",
+            "a",
+            "A",
+            "user.name_1~x@example-host:tenant",
+            &"x".repeat(128),
+        ] {
             assert_eq!(UserId::try_from(text).unwrap().as_str(), text);
         }
-        assert_ne!(UserId::try_from("a").unwrap(), UserId::try_from("A").unwrap());
+        assert_ne!(
+            UserId::try_from("a").unwrap(),
+            UserId::try_from("A").unwrap()
+        );
     }
 
     #[test]
     fn what_could_mean_something_elsewhere_is_refused() {
         let too_long = "x".repeat(129);
-        for text in ["", " ", "a b", "a/b", "..\\", "*", "?", "[a]", "{a}", "#", ",", "é", "\u{212A}", "a\n", "a\0", &too_long] {
+        for text in [
+            "", " ", "a b", "a/b", "..\\", "*", "?", "[a]", "{a}", "#", ",", "é", "\u{212A}",
+            "a\n", "a\0", &too_long,
+        ] {
             assert_eq!(UserId::try_from(text), Err(NotAUserId), "{text:?}");
         }
     }
@@ -140,8 +153,20 @@ mod tests {
     fn an_integer_is_the_user_of_its_decimal_spelling() {
         let parse = |json: &str| serde_json::from_str::<UserId>(json);
         assert_eq!(parse("7").unwrap().as_str(), "7");
-        assert_eq!(parse("9007199254740991").unwrap().as_str(), "9007199254740991");
-        for json in ["9007199254740992", "-1", "7.0", "7e0", "null", "true", "[7]", "{}"] {
+        assert_eq!(
+            parse("9007199254740991").unwrap().as_str(),
+            "9007199254740991"
+        );
+        for json in [
+            "9007199254740992",
+            "-1",
+            "7.0",
+            "7e0",
+            "null",
+            "true",
+            "[7]",
+            "{}",
+        ] {
             assert!(parse(json).is_err(), "{json}");
         }
     }

@@ -1,0 +1,299 @@
+//! The memory: what is acknowledged is here, durably, and every answer to "what did I miss?" comes from here.
+//!
+//! One counter per user, `head_seq`, numbers every change of that user's inbox. It is taken under the
+//! lock of the user's row, in the transaction of the change itself: so commit order is seq order, an
+//! abort leaves no hole, and a snapshot that shows `head_seq = n` shows all that happened up to `n`.
+//! `unread` moves in the same transaction, so that reading it is one key look-up and it cannot drift.
+//! Every key begins with `user_id`, and no request reads across users.
+
+mod postgres;
+mod sqlite;
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use crate::notification::{Draft, Kind, Notification, Reason};
+use crate::user::UserId;
+
+/// The two databases that Bellhop runs on.
+///
+/// A closed set, so an enum: no generic parameter reaches the handlers, no call is boxed, and a third
+/// variant does not compile until every method has learnt it. `tests/it/store.rs` holds one contract
+/// suite that runs on both.
+#[derive(Clone, Debug)]
+pub enum Store {
+    Sqlite(sqlite::Store),
+    Postgres(postgres::Store),
+}
+
+/// What the store could not do, by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database cannot be reached, is overloaded, or gave up waiting. Whether a write happened is
+    /// unknown; repeating it with its idempotency key is safe.
+    #[error("the store is unavailable")]
+    Unavailable(#[source] sqlx::Error),
+    /// The key was used within 24 hours for another body.
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
+    /// A defect: a statement or a stored value that should not exist.
+    #[error("the store failed")]
+    Failed(#[source] sqlx::Error),
+    /// The schema could not be brought up to date.
+    #[error("the migration failed")]
+    Migration(#[source] sqlx::migrate::MigrateError),
+    /// The configuration names a database that cannot be used; the text says which rule it breaks.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Drafts and who gets them. One draft may go to many users; many drafts may go to one.
+#[derive(Debug)]
+pub struct Batch {
+    pub drafts: Vec<Arc<Draft>>,
+    pub to: Vec<Address>,
+}
+
+/// One notification to be: `drafts[draft]` for `user`, under an id that the caller chose (UUIDv7).
+#[derive(Clone, Debug)]
+pub struct Address {
+    pub user: UserId,
+    pub id: Uuid,
+    pub draft: usize,
+}
+
+/// A publisher's promise that a request with the same key is the same request.
+#[derive(Clone, Debug)]
+pub struct IdempotencyKey {
+    /// Publisher and path: keys of different publishers never meet.
+    pub scope: String,
+    pub key: String,
+    /// SHA-256 of the body.
+    pub body: [u8; 32],
+}
+
+/// What became of a [`Batch`], in the order of its addresses.
+#[derive(Debug)]
+pub struct Created {
+    pub items: Vec<CreatedItem>,
+    /// The key was known and its body the same: nothing was written now, these are the first answer's
+    /// ids and seqs.
+    pub replayed: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreatedItem {
+    pub user: UserId,
+    pub id: Uuid,
+    pub draft: usize,
+    pub seq: u64,
+    /// Unread after this item, as if the batch's items of one user had come one by one.
+    pub unread: u64,
+    /// The database's clock, in milliseconds.
+    pub created_at: DateTime<Utc>,
+}
+
+/// Which notifications to list.
+#[derive(Clone, Debug, Default)]
+pub struct ListQuery {
+    pub limit: u32,
+    /// Only those created before the one with this `created_seq`.
+    pub before: Option<u64>,
+    /// `Some(true)`: only unread ones; `Some(false)`: only read ones.
+    pub unread: Option<bool>,
+    pub kind: Option<Kind>,
+}
+
+/// One page, newest first by creation, with the counters of the same snapshot.
+#[derive(Debug)]
+pub struct Page {
+    pub items: Vec<Notification>,
+    /// `before` of the next page; `None` on the last.
+    pub next: Option<u64>,
+    pub unread: u64,
+    /// The user's `head_seq` in the snapshot that the items come from.
+    pub seq: u64,
+}
+
+/// A user's counters; both are 0 for a user that nothing was ever sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counters {
+    pub unread: u64,
+    pub seq: u64,
+}
+
+/// A notification after it was asked to change.
+#[derive(Debug)]
+pub struct Updated {
+    pub notification: Notification,
+    /// `None`: it already was so; nothing was written and no seq taken.
+    pub moved: Option<Counters>,
+}
+
+/// What became of a request to delete one notification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    Done(Counters),
+    /// It is already deleted, and still remembered as that.
+    Already,
+    /// This user has no such notification: it never existed, or is somebody else's, or is forgotten.
+    Unknown,
+}
+
+/// What became of read-all or clear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bulk {
+    /// Notifications that it changed; with 0 no seq was taken.
+    pub changed: u64,
+    pub counters: Counters,
+}
+
+/// What a user missed: one snapshot of the rows above a seq and of the counters.
+#[derive(Debug)]
+pub struct Missed {
+    pub head: u64,
+    /// Nothing below it can be replayed: a reader whose cursor is lower has to refetch.
+    pub floor: u64,
+    pub unread: u64,
+    /// Seq of the last read-all; 0 if there was none.
+    pub read_all_seq: u64,
+    /// Seq of the last clear; 0 if there was none.
+    pub cleared_seq: u64,
+    /// The rows with `seq > since`, in seq order, at most `limit`.
+    pub rows: Vec<MissedRow>,
+    /// There are rows above the last of `rows`.
+    pub more: bool,
+}
+
+#[derive(Debug)]
+pub struct MissedRow {
+    /// The user's counter at the row's last change.
+    pub seq: u64,
+    /// The user's counter when it was created: above `since`, the reader has never seen it.
+    pub created_seq: u64,
+    pub state: RowState,
+}
+
+#[derive(Debug)]
+pub enum RowState {
+    Live(Box<Notification>),
+    Deleted { id: Uuid, reason: Reason },
+}
+
+impl Store {
+    /// Opens the database that `url` names by its scheme: `postgres:`/`postgresql:` or `sqlite:`.
+    ///
+    /// Does not connect to PostgreSQL yet: that is for the first statement to find out. SQLite files
+    /// are created when missing, and held exclusively: a second process is refused, by name.
+    pub async fn open(url: &str, pool: u32) -> Result<Self, StoreError> {
+        if url.starts_with("sqlite:") {
+            return Ok(Self::Sqlite(sqlite::Store::open(url).await?));
+        }
+        Ok(Self::Postgres(postgres::Store::open(url, pool)?))
+    }
+
+    /// Brings the schema up to date, under a lock: any number of nodes may start at once, and each
+    /// migration runs once. Answers how many this call applied.
+    pub async fn migrate(&self) -> Result<usize, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.migrate().await,
+            Self::Postgres(store) => store.migrate().await,
+        }
+    }
+
+    /// A value that changes whenever history may have gone backwards: clients send it with `lastSeq`.
+    ///
+    /// An id stored at the first migration and, on PostgreSQL, the cluster's system identifier and timeline
+    /// where they can be read.
+    pub async fn epoch(&self) -> Result<String, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.epoch().await,
+            Self::Postgres(store) => store.epoch().await,
+        }
+    }
+
+    /// Remembers the batch, all or nothing. When this returns, it survives a crash.
+    ///
+    /// One statement and one round trip, with or without a key; a second one only for a key that is
+    /// already known. A repeat while the first still runs waits for it.
+    pub async fn create(&self, batch: &Batch, key: Option<&IdempotencyKey>) -> Result<Created, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.create(batch, key).await,
+            Self::Postgres(store) => store.create(batch, key).await,
+        }
+    }
+
+    /// One page of what is not deleted.
+    pub async fn list(&self, user: &UserId, query: &ListQuery) -> Result<Page, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.list(user, query).await,
+            Self::Postgres(store) => store.list(user, query).await,
+        }
+    }
+
+    /// The user's counters: one key look-up.
+    pub async fn counters(&self, user: &UserId) -> Result<Counters, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.counters(user).await,
+            Self::Postgres(store) => store.counters(user).await,
+        }
+    }
+
+    /// One notification of this user, if it is not deleted.
+    pub async fn get(&self, user: &UserId, id: Uuid) -> Result<Option<Notification>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.get(user, id).await,
+            Self::Postgres(store) => store.get(user, id).await,
+        }
+    }
+
+    /// Marks one notification read or unread. `None`: this user has no such notification.
+    pub async fn set_read(&self, user: &UserId, id: Uuid, read: bool) -> Result<Option<Updated>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.set_read(user, id, read).await,
+            Self::Postgres(store) => store.set_read(user, id, read).await,
+        }
+    }
+
+    /// Marks all of the user's notifications read, as one change: the rows keep their seqs.
+    pub async fn read_all(&self, user: &UserId) -> Result<Bulk, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.read_all(user).await,
+            Self::Postgres(store) => store.read_all(user).await,
+        }
+    }
+
+    /// Deletes one notification; an empty tombstone stays, so that absent devices hear of it.
+    pub async fn delete(&self, user: &UserId, id: Uuid) -> Result<Deletion, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.delete(user, id).await,
+            Self::Postgres(store) => store.delete(user, id).await,
+        }
+    }
+
+    /// Deletes all of the user's notifications, as one change: the tombstones keep their seqs.
+    pub async fn clear(&self, user: &UserId) -> Result<Bulk, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.clear(user).await,
+            Self::Postgres(store) => store.clear(user).await,
+        }
+    }
+
+    /// What happened to the user's inbox after `since`, in one snapshot.
+    pub async fn missed(&self, user: &UserId, since: u64, limit: u32) -> Result<Missed, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.missed(user, since, limit).await,
+            Self::Postgres(store) => store.missed(user, since, limit).await,
+        }
+    }
+
+    /// Lets go of every connection.
+    pub async fn close(&self) {
+        match self {
+            Self::Sqlite(store) => store.close().await,
+            Self::Postgres(store) => store.close().await,
+        }
+    }
+}
