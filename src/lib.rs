@@ -5,3 +5,7 @@ pub mod user;
 pub mod notification;
 
 pub mod event;
+
+pub mod tasks;
+
+pub mod metrics;
