@@ -9,3 +9,5 @@ pub mod event;
 pub mod tasks;
 
 pub mod metrics;
+
+pub mod config;

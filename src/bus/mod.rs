@@ -45,6 +45,17 @@ pub enum Sent {
     Deferred,
 }
 
+impl Sent {
+    /// Live only if both are.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Live, Self::Live) => Self::Live,
+            (Self::Live | Self::Deferred, _) => Self::Deferred,
+        }
+    }
+}
+
 /// Keeps a user's channel subscribed while it lives; dropping the last one lets the channel linger
 /// and then go.
 #[derive(Debug)]
