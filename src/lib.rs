@@ -1,4 +1,28 @@
 //! Bellhop: emit to `user:<id>` on any node reaches that user's sockets on every node.
+//!
+//! ```text
+//!      your backend                                            a user's device
+//!           │ POST /api/notifications                                │ socket.io connect, JWT
+//!           ▼                                                        ▼
+//!       ┌─ api ─────┐                                           ┌─ session ─┐
+//!       │  publish  │                                           │   auth    │  who are you?  → user 42
+//!       └────┬──────┘                                           └────┬──────┘
+//!  1 remember│                                             1 enter   │  hub, subscription confirmed
+//!            ▼                                             2 read    │  what did I miss?  (store)
+//!        ┌ store ┐  durable from here on  ◄──────────────────────────┤
+//!        └───────┘                                         3 emit    │  catch-up, oldest first
+//!  2 announce│                                             4 live    │
+//!            ▼                                                       ▲
+//!        ┌─ bus ─┐ ══ the nodes where 42 is connected ══►  ┌─ hub ─┐  each socket, cursor by cursor
+//!        └───────┘                                         └───────┘
+//! ```
+//!
+//! `main → command → node → front, api, session → publish, inbox, catch_up → announce → store, bus, hub → event →
+//! notification → user`. `store`, `bus` and `hub` do not know each other: [`announce`] joins bus and hub after
+//! [`publish`] and [`inbox`] have written to the store, [`catch_up`] joins store and hub, and [`node`] runs the
+//! loop from bus to hub. One outside crate, one owner; `.ci/layers.sh` checks it.
+
+// The story.
 
 pub mod user;
 
@@ -6,8 +30,11 @@ pub mod notification;
 
 pub mod event;
 
+pub mod store;
+
+// The house.
+
 pub mod tasks;
 
 pub mod metrics;
 
-pub mod config;

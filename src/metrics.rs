@@ -300,6 +300,18 @@ impl From<crate::notification::Priority> for Priority {
     }
 }
 
+impl From<&crate::store::StoreError> for StoreError {
+    fn from(error: &crate::store::StoreError) -> Self {
+        use crate::store::StoreError as Cause;
+        match error {
+            Cause::Unavailable(_) => Self::Unavailable,
+            Cause::KeyReused | Cause::Failed(_) | Cause::Migration(_) | Cause::Refused(_) => {
+                Self::Failed
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,15 +7,22 @@
 //! Every key begins with `user_id`, and no request reads across users.
 
 mod postgres;
+mod row;
 mod sqlite;
 
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
+use sqlx::migrate::{Migrate, MigrateError, Migrator};
+use sqlx::sqlite::SqliteError;
 use uuid::Uuid;
 
 use crate::notification::{Draft, Kind, Notification, Reason};
 use crate::user::UserId;
+
+/// Where sqlx notes which migrations a database has.
+const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
 
 /// The two databases that Bellhop runs on.
 ///
@@ -31,8 +38,8 @@ pub enum Store {
 /// What the store could not do, by what the caller can do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database cannot be reached, is overloaded, or gave up waiting. Whether a write happened is
-    /// unknown; repeating it with its idempotency key is safe.
+    /// The database cannot be reached, is overloaded, read-only or full, or gave up waiting. Whether a
+    /// write happened is unknown; repeating it with its idempotency key is safe.
     #[error("the store is unavailable")]
     Unavailable(#[source] sqlx::Error),
     /// The key was used within 24 hours for another body.
@@ -49,6 +56,84 @@ pub enum StoreError {
     Refused(String),
 }
 
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        if is_unavailable(&error) {
+            Self::Unavailable(error)
+        } else {
+            Self::Failed(error)
+        }
+    }
+}
+
+impl From<MigrateError> for StoreError {
+    fn from(error: MigrateError) -> Self {
+        if let MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) = &error
+            && is_unavailable(cause)
+        {
+            return Self::Unavailable(sqlx::Error::Migrate(Box::new(error)));
+        }
+        Self::Migration(error)
+    }
+}
+
+/// Whether trying again later may help: the link, the server's state or the load is to blame, not the statement.
+fn is_unavailable(error: &sqlx::Error) -> bool {
+    use sqlx::Error::{
+        BeginFailed, Database, Io, PoolClosed, PoolTimedOut, Protocol, Tls, WorkerCrashed,
+    };
+    if let Database(error) = error {
+        let code = error.code().unwrap_or_default();
+        return match code.parse::<i32>() {
+            Ok(code) if error.try_downcast_ref::<SqliteError>().is_some() => {
+                sqlite::is_unavailable(code)
+            }
+            _ => postgres::is_unavailable(&code),
+        };
+    }
+    matches!(
+        error,
+        Io(_) | Tls(_) | Protocol(_) | PoolTimedOut | PoolClosed | WorkerCrashed | BeginFailed
+    )
+}
+
+/// Applies what the database does not have yet; answers how many that were.
+///
+/// A schema that a later version has added to is left as it is, so that a node can be rolled back:
+/// migrations only add what the version before can do without.
+async fn apply_new(
+    connection: &mut (impl Migrate + Send),
+    migrator: &Migrator,
+) -> Result<usize, MigrateError> {
+    connection.ensure_migrations_table(MIGRATIONS_TABLE).await?;
+    let applied = connection.list_applied_migrations(MIGRATIONS_TABLE).await?;
+
+    let mut new = 0;
+    for migration in migrator.iter() {
+        match applied
+            .iter()
+            .find(|known| known.version == migration.version)
+        {
+            Some(known) if known.checksum == migration.checksum => {}
+            Some(_) => return Err(MigrateError::VersionMismatch(migration.version)),
+            None => {
+                connection.apply(MIGRATIONS_TABLE, migration).await?;
+                new += 1;
+            }
+        }
+    }
+    Ok(new)
+}
+
+/// An epoch that fits a URL and tells nothing about the database: 32 hexadecimal digits.
+fn short(history: &str) -> String {
+    Sha256::digest(history)
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
 /// Drafts and who gets them. One draft may go to many users; many drafts may go to one.
 #[derive(Debug)]
 pub struct Batch {
@@ -56,7 +141,23 @@ pub struct Batch {
     pub to: Vec<Address>,
 }
 
-/// One notification to be: `drafts[draft]` for `user`, under an id that the caller chose (UUIDv7).
+impl Batch {
+    /// An address without a draft would take a seq and leave a hole: it is refused before anything is written.
+    fn check(&self) -> Result<(), StoreError> {
+        if self
+            .to
+            .iter()
+            .all(|address| address.draft < self.drafts.len())
+        {
+            return Ok(());
+        }
+        Err(StoreError::Failed(sqlx::Error::InvalidArgument(
+            "an address names a draft that is not in the batch".to_owned(),
+        )))
+    }
+}
+
+/// One notification to be: `drafts[draft]` for `user`, under an id that the caller chose (`UUIDv7`).
 #[derive(Clone, Debug)]
 pub struct Address {
     pub user: UserId,
@@ -79,7 +180,7 @@ pub struct IdempotencyKey {
 pub struct Created {
     pub items: Vec<CreatedItem>,
     /// The key was known and its body the same: nothing was written now, these are the first answer's
-    /// ids and seqs.
+    /// ids, seqs and times. `unread` is 0 then, and so is the `seq` of what has since been forgotten.
     pub replayed: bool,
 }
 
@@ -118,7 +219,7 @@ pub struct Page {
 }
 
 /// A user's counters; both are 0 for a user that nothing was ever sent to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     pub unread: u64,
     pub seq: u64,
@@ -188,10 +289,16 @@ impl Store {
     /// Does not connect to PostgreSQL yet: that is for the first statement to find out. SQLite files
     /// are created when missing, and held exclusively: a second process is refused, by name.
     pub async fn open(url: &str, pool: u32) -> Result<Self, StoreError> {
-        if url.starts_with("sqlite:") {
-            return Ok(Self::Sqlite(sqlite::Store::open(url).await?));
+        match url.split_once(':') {
+            Some(("sqlite", _)) => Ok(Self::Sqlite(sqlite::Store::open(url).await?)),
+            Some(("postgres" | "postgresql", _)) => {
+                Ok(Self::Postgres(postgres::Store::open(url, pool)?))
+            }
+            _ => Err(StoreError::Refused(
+                "the database address has to begin with postgres:, postgresql: or sqlite:"
+                    .to_owned(),
+            )),
         }
-        Ok(Self::Postgres(postgres::Store::open(url, pool)?))
     }
 
     /// Brings the schema up to date, under a lock: any number of nodes may start at once, and each
@@ -218,7 +325,12 @@ impl Store {
     ///
     /// One statement and one round trip, with or without a key; a second one only for a key that is
     /// already known. A repeat while the first still runs waits for it.
-    pub async fn create(&self, batch: &Batch, key: Option<&IdempotencyKey>) -> Result<Created, StoreError> {
+    pub async fn create(
+        &self,
+        batch: &Batch,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Created, StoreError> {
+        batch.check()?;
         match self {
             Self::Sqlite(store) => store.create(batch, key).await,
             Self::Postgres(store) => store.create(batch, key).await,
@@ -250,7 +362,12 @@ impl Store {
     }
 
     /// Marks one notification read or unread. `None`: this user has no such notification.
-    pub async fn set_read(&self, user: &UserId, id: Uuid, read: bool) -> Result<Option<Updated>, StoreError> {
+    pub async fn set_read(
+        &self,
+        user: &UserId,
+        id: Uuid,
+        read: bool,
+    ) -> Result<Option<Updated>, StoreError> {
         match self {
             Self::Sqlite(store) => store.set_read(user, id, read).await,
             Self::Postgres(store) => store.set_read(user, id, read).await,
@@ -282,7 +399,12 @@ impl Store {
     }
 
     /// What happened to the user's inbox after `since`, in one snapshot.
-    pub async fn missed(&self, user: &UserId, since: u64, limit: u32) -> Result<Missed, StoreError> {
+    pub async fn missed(
+        &self,
+        user: &UserId,
+        since: u64,
+        limit: u32,
+    ) -> Result<Missed, StoreError> {
         match self {
             Self::Sqlite(store) => store.missed(user, since, limit).await,
             Self::Postgres(store) => store.missed(user, since, limit).await,

@@ -1,0 +1,139 @@
+//! The connections to PostgreSQL: a bounded number, made when they are needed, lent to one request at a time.
+//!
+//! Why not sqlx's pool: it pings each connection that comes back, without a deadline, so that a server
+//! that vanished takes its places away for as long as TCP hopes; it takes back a connection whose BEGIN
+//! was cancelled under way, and what the next request writes there is acknowledged and lost; and after
+//! a restart of the server, each idle connection costs one request.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgSeverity};
+use sqlx::{ConnectOptions, Connection};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// How long a request waits for its turn, and then for a new connection if there is no idle one.
+const LEASE_DEADLINE: Duration = Duration::from_secs(1);
+/// Older idle connections are not trusted: firewalls forget them without a word.
+const IDLE_LIMIT: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub(super) struct Connections {
+    options: PgConnectOptions,
+    /// As many as there may be connections, in the order of asking.
+    turns: Semaphore,
+    /// The last one used is the first one lent: as few as the load needs stay warm.
+    idle: Mutex<Vec<Idle>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: PgConnection,
+    since: Instant,
+}
+
+/// A connection for one request, which hands it back with [`Lease::end`].
+///
+/// Dropped without that, as by a caller who went away, it is closed: it may be in the middle of a
+/// statement or of a transaction, and the server undoes what is not committed.
+pub(super) struct Lease<'store> {
+    pub(super) connection: PgConnection,
+    home: &'store Connections,
+    turn: SemaphorePermit<'store>,
+}
+
+impl Connections {
+    pub(super) fn new(options: PgConnectOptions, most: u32) -> Self {
+        let turns = Semaphore::new(most.max(1) as usize);
+        Self {
+            options,
+            turns,
+            idle: Mutex::default(),
+        }
+    }
+
+    pub(super) async fn lease(&self) -> Result<Lease<'_>, sqlx::Error> {
+        let Ok(turn) = tokio::time::timeout(LEASE_DEADLINE, self.turns.acquire()).await else {
+            return Err(sqlx::Error::PoolTimedOut);
+        };
+        let Ok(turn) = turn else {
+            return Err(sqlx::Error::PoolClosed);
+        };
+        let connection = match self.last_used() {
+            Some(connection) => connection,
+            None => in_time(LEASE_DEADLINE, self.options.connect()).await?,
+        };
+        Ok(Lease {
+            connection,
+            home: self,
+            turn,
+        })
+    }
+
+    fn last_used(&self) -> Option<PgConnection> {
+        let mut idle = self.idle.lock();
+        let last = idle.pop()?;
+        if last.since.elapsed() < IDLE_LIMIT {
+            return Some(last.connection);
+        }
+        // All others have been idle for longer.
+        idle.clear();
+        None
+    }
+
+    /// Nobody gets a connection any more; the idle ones are closed, those at work when it is done.
+    pub(super) async fn close(&self) {
+        self.turns.close();
+        let idle = std::mem::take(&mut *self.idle.lock());
+        for Idle { connection, .. } in idle {
+            if let Err(error) = in_time(LEASE_DEADLINE, connection.close()).await {
+                tracing::debug!(%error, "a connection to the database was not closed in order");
+            }
+        }
+    }
+}
+
+impl Lease<'_> {
+    /// Hands the connection back, if `result` shows that it is whole. If it is broken, so are most
+    /// likely those that idle beside it: one outage costs no more than the requests that were under way.
+    pub(super) fn end<T>(self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+        let Self {
+            connection,
+            home,
+            turn,
+        } = self;
+        let mut idle = home.idle.lock();
+        if result.as_ref().err().is_some_and(broke_the_connection) {
+            idle.clear();
+        } else if !home.turns.is_closed() {
+            idle.push(Idle {
+                connection,
+                since: Instant::now(),
+            });
+        }
+        drop((idle, turn));
+        result
+    }
+}
+
+/// What the server refused leaves the connection as it was, unless it was the server's last word.
+fn broke_the_connection(error: &sqlx::Error) -> bool {
+    let refused = error
+        .as_database_error()
+        .and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+    refused.is_none_or(|error| error.severity() != PgSeverity::Error)
+}
+
+pub(super) async fn in_time<T>(
+    deadline: Duration,
+    work: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    match tokio::time::timeout(deadline, work).await {
+        Ok(result) => result,
+        Err(elapsed) => Err(sqlx::Error::Io(io::Error::new(
+            io::ErrorKind::TimedOut,
+            elapsed,
+        ))),
+    }
+}
