@@ -30,6 +30,8 @@ pub mod notification;
 
 pub mod event;
 
+pub mod bus;
+
 pub mod store;
 
 // The house.

@@ -12,3 +12,5 @@ mod databases;
 
 mod store;
 
+mod bus;
+

@@ -1,0 +1,169 @@
+//! What the bus has for its node and the node has not taken yet: bounded, and never silently incomplete.
+
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::{BACKLOG, Incoming, Receiver};
+use crate::event::Message;
+
+/// The sending end of a node's [`Receiver`]. Nothing in it waits.
+///
+/// The queue has one place more than [`BACKLOG`], kept for [`Incoming::Restored`]: so a node that falls
+/// behind is told at once, in order, and what is dropped while that word is still in the queue is covered
+/// by it, because the node compares with the store only when it takes it out.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    sender: mpsc::Sender<Incoming>,
+    /// How many places behind the newest `Restored` in the queue are taken; [`BACKLOG`] and more: none is in it.
+    since_restored: usize,
+}
+
+/// What became of something that was handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Handed {
+    Over,
+    /// There was no room; the node learns it by [`Incoming::Restored`].
+    Lost,
+    /// The node has dropped its receiver.
+    Closed,
+}
+
+impl Backlog {
+    pub(super) fn new() -> (Self, Receiver) {
+        let (sender, receiver) = mpsc::channel(BACKLOG + 1);
+        let backlog = Self {
+            sender,
+            since_restored: BACKLOG,
+        };
+        (backlog, receiver)
+    }
+
+    pub(super) fn message(&mut self, message: Message) -> Handed {
+        self.hand(Incoming::Message(message))
+    }
+
+    pub(super) fn other_epoch(&mut self) -> Handed {
+        self.hand(Incoming::OtherEpoch)
+    }
+
+    fn hand(&mut self, incoming: Incoming) -> Handed {
+        if self.sender.is_closed() {
+            return Handed::Closed;
+        }
+        // Only this end adds, so there cannot be less room in a moment.
+        if self.sender.capacity() > 1 && self.sender.try_send(incoming).is_ok() {
+            self.since_restored = self.since_restored.saturating_add(1);
+            return Handed::Over;
+        }
+        // The queue holds the newest BACKLOG entries, or one more if the last is a `Restored`.
+        if self.since_restored >= BACKLOG {
+            self.restored();
+        }
+        Handed::Lost
+    }
+
+    /// Says that messages may have been missed until now.
+    pub(super) fn restored(&mut self) {
+        match self.sender.try_send(Incoming::Restored) {
+            Ok(()) => self.since_restored = 0,
+            // The last place is only ever taken by a `Restored`: it is still to come, and says the same.
+            Err(TrySendError::Full(_)) => {}
+            // Nobody is left who could have missed anything.
+            Err(TrySendError::Closed(_)) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::event::Event;
+
+    fn message(number: u64) -> Message {
+        Message {
+            to: None,
+            change: None,
+            published_at: number,
+            event: Arc::new(Event::new("number", &number)),
+        }
+    }
+
+    #[test]
+    fn a_node_that_falls_behind_is_told_once_and_goes_on() {
+        let (mut backlog, mut receiver) = Backlog::new();
+        for number in 0..BACKLOG as u64 {
+            assert_eq!(backlog.message(message(number)), Handed::Over);
+        }
+        for number in 0..10 {
+            assert_eq!(backlog.message(message(number)), Handed::Lost);
+        }
+        for _ in 0..BACKLOG {
+            assert!(matches!(receiver.try_recv(), Ok(Incoming::Message(_))));
+        }
+        assert!(matches!(receiver.try_recv(), Ok(Incoming::Restored)));
+        assert!(receiver.try_recv().is_err());
+        assert_eq!(backlog.message(message(1)), Handed::Over);
+    }
+
+    #[test]
+    fn a_node_that_is_gone_is_noticed() {
+        let (mut backlog, receiver) = Backlog::new();
+        drop(receiver);
+        assert_eq!(backlog.message(message(1)), Handed::Closed);
+        backlog.restored();
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Hand(usize),
+        Take(usize),
+        Restore,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let many = prop_oneof![1..3_usize, BACKLOG - 2..BACKLOG + 3];
+        let step = prop_oneof![
+            many.clone().prop_map(Step::Hand),
+            many.prop_map(Step::Take),
+            Just(Step::Restore),
+        ];
+        prop::collection::vec(step, 1..12)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn whatever_is_lost_a_restored_is_still_to_come(steps in steps()) {
+            let (mut backlog, mut receiver) = Backlog::new();
+            let mut queued = VecDeque::new();
+            let mut number = 0;
+            let mut uncovered = false;
+            for step in steps {
+                match step {
+                    Step::Hand(times) => for _ in 0..times {
+                        number += 1;
+                        match backlog.message(message(number)) {
+                            Handed::Over => queued.push_back(number),
+                            Handed::Lost => uncovered = true,
+                            Handed::Closed => prop_assert!(false),
+                        }
+                    },
+                    Step::Restore => { backlog.restored(); uncovered = true; }
+                    Step::Take(times) => for _ in 0..times {
+                        match receiver.try_recv() {
+                            Ok(Incoming::Message(message)) => prop_assert_eq!(Some(message.published_at), queued.pop_front()),
+                            Ok(Incoming::Restored) => uncovered = false,
+                            Ok(Incoming::OtherEpoch) => prop_assert!(false),
+                            Err(_) => prop_assert!(!uncovered),
+                        }
+                    },
+                }
+            }
+        }
+    }
+}

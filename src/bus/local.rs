@@ -1,0 +1,302 @@
+//! The bus inside one process: nodes that share an [`Exchange`] hand each other messages directly.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use super::backlog::{Backlog, Handed};
+use super::{Receiver, Sent};
+use crate::event::Message;
+use crate::metrics::{BusError, Direction, Metrics};
+use crate::user::UserId;
+
+/// Joins the nodes of one process. Cloning shares it.
+#[derive(Clone, Debug, Default)]
+pub struct Exchange(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// How many nodes have joined, readable without the lock: a node that is alone sends for nothing.
+    joined: AtomicUsize,
+    floor: Mutex<Floor>,
+}
+
+#[derive(Debug, Default)]
+struct Floor {
+    last_id: u64,
+    nodes: HashMap<u64, Node>,
+    /// Which nodes hold a user, and how many subscriptions each has.
+    holders: HashMap<UserId, Vec<(u64, usize)>>,
+}
+
+#[derive(Debug)]
+struct Node {
+    backlog: Backlog,
+    metrics: Arc<Metrics>,
+}
+
+/// One node's end of the exchange.
+#[derive(Clone, Debug)]
+pub struct Bus {
+    exchange: Exchange,
+    node: u64,
+}
+
+/// Counts as one holder of the user's messages until it is dropped. There is no linger: to subscribe
+/// again costs nothing here.
+#[derive(Debug)]
+pub struct Subscription {
+    bus: Bus,
+    user: UserId,
+}
+
+impl Exchange {
+    /// A new node. It leaves when its receiver is dropped.
+    #[must_use]
+    pub fn join(&self, metrics: Arc<Metrics>) -> (super::Bus, Receiver) {
+        let (backlog, receiver) = Backlog::new();
+        metrics.redis_up.of(()).set(1.0);
+        let mut floor = self.0.floor.lock();
+        floor.last_id += 1;
+        let node = floor.last_id;
+        floor.nodes.insert(node, Node { backlog, metrics });
+        self.0.joined.store(floor.nodes.len(), Ordering::Release);
+        let bus = Bus {
+            exchange: self.clone(),
+            node,
+        };
+        (super::Bus::Local(bus), receiver)
+    }
+}
+
+impl Bus {
+    pub(super) fn send(&self, message: &Message) -> Sent {
+        if self.exchange.0.joined.load(Ordering::Acquire) > 1 {
+            let mut floor = self.exchange.0.floor.lock();
+            floor.pass_on(self.node, message);
+            self.exchange
+                .0
+                .joined
+                .store(floor.nodes.len(), Ordering::Release);
+        }
+        Sent::Live
+    }
+
+    pub(super) fn subscribe(&self, user: &UserId) -> Subscription {
+        let mut floor = self.exchange.0.floor.lock();
+        let holders = floor.holders.entry(user.clone()).or_default();
+        match holders.iter_mut().find(|(node, _)| *node == self.node) {
+            Some((_, subscriptions)) => *subscriptions += 1,
+            None => {
+                holders.push((self.node, 1));
+                floor.count(self.node, 1.0);
+            }
+        }
+        Subscription {
+            bus: self.clone(),
+            user: user.clone(),
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.bus
+            .exchange
+            .0
+            .floor
+            .lock()
+            .release(self.bus.node, &self.user);
+    }
+}
+
+impl Floor {
+    fn pass_on(&mut self, from: u64, message: &Message) {
+        if let Some(node) = self.nodes.get(&from) {
+            let published = node.metrics.bus_messages.of(Direction::Published);
+            published.increment(1);
+        }
+        match &message.to {
+            Some(user) => {
+                let holders = self.holders.get(user).map_or(&[][..], Vec::as_slice);
+                for (to, _) in holders.iter().filter(|(to, _)| *to != from) {
+                    hand_over(&mut self.nodes, *to, message);
+                }
+            }
+            None => {
+                self.nodes
+                    .retain(|to, node| *to == from || node.take(message) != Handed::Closed);
+            }
+        }
+    }
+
+    fn release(&mut self, node: u64, user: &UserId) {
+        let Some(holders) = self.holders.get_mut(user) else {
+            return;
+        };
+        let mut left = false;
+        holders.retain_mut(|(holder, subscriptions)| {
+            if *holder != node {
+                return true;
+            }
+            *subscriptions -= 1;
+            left = *subscriptions == 0;
+            !left
+        });
+        if holders.is_empty() {
+            self.holders.remove(user);
+        }
+        if left {
+            self.count(node, -1.0);
+        }
+    }
+
+    fn count(&self, node: u64, users: f64) {
+        if let Some(node) = self.nodes.get(&node) {
+            node.metrics.bus_subscriptions.of(()).increment(users);
+        }
+    }
+}
+
+fn hand_over(nodes: &mut HashMap<u64, Node>, to: u64, message: &Message) {
+    let handed = nodes.get_mut(&to).map(|node| node.take(message));
+    if handed == Some(Handed::Closed) {
+        nodes.remove(&to);
+    }
+}
+
+impl Node {
+    fn take(&mut self, message: &Message) -> Handed {
+        let handed = self.backlog.message(message.clone());
+        match handed {
+            Handed::Over => self
+                .metrics
+                .bus_messages
+                .of(Direction::Received)
+                .increment(1),
+            Handed::Lost => self.metrics.bus_errors.of(BusError::Lagged).increment(1),
+            Handed::Closed => {}
+        }
+        handed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{BACKLOG, Bus, Incoming};
+    use super::*;
+    use crate::event::Event;
+
+    struct Joined {
+        bus: Bus,
+        incoming: Receiver,
+        metrics: Arc<Metrics>,
+    }
+
+    fn nodes<const N: usize>() -> [Joined; N] {
+        let exchange = Exchange::default();
+        std::array::from_fn(|_| {
+            let metrics = Arc::new(Metrics::new());
+            let (bus, incoming) = exchange.join(Arc::clone(&metrics));
+            Joined {
+                bus,
+                incoming,
+                metrics,
+            }
+        })
+    }
+
+    fn user(id: &str) -> UserId {
+        UserId::try_from(id).unwrap()
+    }
+
+    fn to(user: Option<UserId>, number: u64) -> Message {
+        Message {
+            to: user,
+            change: None,
+            published_at: number,
+            event: Arc::new(Event::new("number", &number)),
+        }
+    }
+
+    fn numbers(incoming: &mut Receiver) -> Vec<u64> {
+        std::iter::from_fn(|| incoming.try_recv().ok())
+            .filter_map(|incoming| match incoming {
+                Incoming::Message(message) => Some(message.published_at),
+                Incoming::Restored | Incoming::OtherEpoch => None,
+            })
+            .collect()
+    }
+
+    fn shows(metrics: &Metrics, line: &str) -> bool {
+        metrics.render().lines().any(|shown| shown == line)
+    }
+
+    #[test]
+    fn a_message_goes_to_the_nodes_that_hold_its_user_and_to_no_other() {
+        let [mut a, mut b, mut c] = nodes();
+        let _on_a = a.bus.subscribe(&user("42"));
+        let _on_b = b.bus.subscribe(&user("42"));
+
+        assert_eq!(a.bus.send(&to(Some(user("42")), 1)), Sent::Live);
+        assert_eq!(a.bus.send(&to(None, 2)), Sent::Live);
+
+        assert_eq!(numbers(&mut a.incoming), [0; 0]);
+        assert_eq!(numbers(&mut b.incoming), [1, 2]);
+        assert_eq!(numbers(&mut c.incoming), [2]);
+        assert!(shows(
+            &a.metrics,
+            r#"bellhop_bus_messages_total{direction="published"} 2"#
+        ));
+        assert!(shows(
+            &c.metrics,
+            r#"bellhop_bus_messages_total{direction="received"} 1"#
+        ));
+    }
+
+    #[test]
+    fn the_last_subscription_of_a_user_ends_their_messages() {
+        let [a, mut b] = nodes();
+        let first = b.bus.subscribe(&user("42"));
+        let second = b.bus.subscribe(&user("42"));
+        assert!(shows(&b.metrics, "bellhop_bus_subscriptions 1"));
+
+        drop(first);
+        a.bus.send(&to(Some(user("42")), 1));
+        drop(second);
+        a.bus.send(&to(Some(user("42")), 2));
+
+        assert_eq!(numbers(&mut b.incoming), [1]);
+        assert!(shows(&b.metrics, "bellhop_bus_subscriptions 0"));
+    }
+
+    #[test]
+    fn a_node_that_falls_behind_is_told_and_nobody_waits() {
+        let [a, mut b] = nodes();
+        for number in 0..=BACKLOG as u64 {
+            assert_eq!(a.bus.send(&to(None, number)), Sent::Live);
+        }
+        let last = std::iter::from_fn(|| b.incoming.try_recv().ok()).last();
+        assert!(matches!(last, Some(Incoming::Restored)));
+        assert!(shows(
+            &b.metrics,
+            r#"bellhop_bus_errors_total{kind="lagged"} 1"#
+        ));
+    }
+
+    #[test]
+    fn a_node_that_left_is_forgotten() {
+        let [a, b] = nodes();
+        let kept = b.bus.subscribe(&user("42"));
+        drop(b.incoming);
+        a.bus.send(&to(Some(user("42")), 1));
+        a.bus.send(&to(None, 2));
+        drop(kept);
+        assert!(shows(
+            &a.metrics,
+            r#"bellhop_bus_messages_total{direction="published"} 1"#
+        ));
+    }
+}

@@ -1,0 +1,178 @@
+//! One connection to Redis, from its opening to its first failure: fred, with everything bounded and nothing repeated.
+
+use std::fmt;
+use std::time::Duration;
+
+use fred::clients::Client;
+use fred::error::Error;
+use fred::interfaces::{ClientLike, EventInterface};
+use fred::types::config::{Config, ConnectionConfig, PerformanceConfig, TcpConfig};
+use fred::types::{Builder, ConnectHandle, RespVersion};
+
+use super::BusError;
+
+/// A Redis that does not accept, or does not greet, for this long is away.
+const OPENING_DEADLINE: Duration = Duration::from_secs(2);
+
+/// For every command that sets no deadline of its own.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Commands between us and fred's own task, at most; the next one would fail at once. Above what the
+/// publisher keeps in flight, so that only a bug meets it.
+const COMMAND_QUEUE: usize = 1_024;
+
+/// Messages that fred has read and [`super::subscriber`] has not; beyond it fred drops the oldest and says
+/// `Lagged`, and the connection is given up. Takes about 100 bytes a place from the start, in each of nine channels.
+const RECEIVED_QUEUE: usize = 8_192;
+
+/// The shortest and the longest pause before another attempt.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Knows how to open connections.
+#[derive(Clone)]
+pub(super) struct Dialer {
+    config: Config,
+}
+
+impl fmt::Debug for Dialer {
+    /// Without the configuration, which may hold a password.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Dialer").finish_non_exhaustive()
+    }
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Publishing,
+    Receiving,
+}
+
+/// An open connection; dropping it closes it, and forgets whatever was still to be sent on it.
+pub(super) struct Connection {
+    pub(super) client: Client,
+    driver: Driver,
+}
+
+/// The task in which fred reads and writes. It must not outlive us: it may hang in a write to a peer
+/// that has stopped reading, where no command reaches it any more.
+struct Driver(ConnectHandle);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Dialer {
+    pub(super) fn new(url: &str) -> Result<Self, BusError> {
+        let mut config = Config::from_url(url).map_err(BusError::Url)?;
+        if config.server.is_clustered() {
+            return Err(BusError::ClusterUrl);
+        }
+        config.fail_fast = true;
+        // Under RESP3 a PING is answered alike with and without subscriptions, and messages are set apart from answers.
+        config.version = RespVersion::RESP3;
+        Ok(Self { config })
+    }
+
+    /// Opens a connection, or fails in time.
+    pub(super) async fn open(&self, purpose: Purpose) -> Result<Connection, Error> {
+        let connection = ConnectionConfig {
+            connection_timeout: OPENING_DEADLINE,
+            internal_command_timeout: OPENING_DEADLINE,
+            max_command_attempts: 1,
+            max_command_buffer_len: COMMAND_QUEUE,
+            tcp: TcpConfig {
+                nodelay: Some(true),
+                ..TcpConfig::default()
+            },
+            ..ConnectionConfig::default()
+        };
+        let performance = PerformanceConfig {
+            default_command_timeout: COMMAND_DEADLINE,
+            broadcast_channel_capacity: match purpose {
+                Purpose::Publishing => 16,
+                Purpose::Receiving => RECEIVED_QUEUE,
+            },
+            ..PerformanceConfig::default()
+        };
+        // No reconnect policy: a connection that fails is over, and its commands fail with it.
+        let client = Builder::from_config(self.config.clone())
+            .set_connection_config(connection)
+            .set_performance_config(performance)
+            .build()?;
+
+        let mut opened = client.reconnect_rx();
+        let mut driver = Driver(client.connect());
+        tokio::select! {
+            _server = opened.recv() => Ok(Connection { client, driver }),
+            error = driver.ended() => Err(error),
+            // fred's own deadlines come first, unless a Sentinel makes it try several hosts.
+            () = tokio::time::sleep(OPENING_DEADLINE * 3) => Err(timed_out("Redis does not answer")),
+        }
+    }
+}
+
+impl Connection {
+    /// Returns when the connection is over. Must not be called again after that.
+    pub(super) async fn ended(&mut self) -> Error {
+        self.driver.ended().await
+    }
+}
+
+impl Driver {
+    async fn ended(&mut self) -> Error {
+        match (&mut self.0).await {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) => Error::new(fred::error::ErrorKind::IO, "the connection was closed"),
+            Err(panicked) => Error::new(fred::error::ErrorKind::Unknown, panicked.to_string()),
+        }
+    }
+}
+
+pub(super) fn timed_out(what: &'static str) -> Error {
+    Error::new(fred::error::ErrorKind::Timeout, what)
+}
+
+/// How long to wait before the next attempt: doubling, shaken so that nodes do not come in step, and
+/// without an end.
+#[derive(Debug)]
+pub(super) struct Backoff(Duration);
+
+impl Backoff {
+    pub(super) fn new() -> Self {
+        Self(PAUSES.0)
+    }
+
+    pub(super) fn pause(&mut self) -> Duration {
+        let pause = self.0.mul_f64(rand::random_range(0.5..1.0));
+        self.0 = (self.0 * 2).min(PAUSES.1);
+        pause.max(PAUSES.0 / 2)
+    }
+
+    /// The attempt succeeded.
+    pub(super) fn reset(&mut self) {
+        *self = Self::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_their_limit_and_stay_there() {
+        let mut backoff = Backoff::new();
+        let pauses: Vec<_> = (0..100).map(|_| backoff.pause()).collect();
+        assert!(pauses[0] <= PAUSES.0);
+        assert!(
+            pauses
+                .iter()
+                .all(|pause| (PAUSES.0 / 2..=PAUSES.1).contains(pause))
+        );
+        assert!(pauses[99] >= PAUSES.1 / 2);
+        backoff.reset();
+        assert!(backoff.pause() <= PAUSES.0);
+    }
+}

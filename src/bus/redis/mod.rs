@@ -1,0 +1,263 @@
+//! The bus of a cluster: one Redis, one channel per user, and two connections that are replaced whenever in doubt.
+//!
+//! - [`outbox`] holds what waits to be sent, or refuses it at once.
+//! - [`publisher`] sends it, on a connection of its own, and proves by it that Redis answers.
+//! - [`subscriber`] keeps the users' channels subscribed, and proves by probes that what is sent arrives.
+//! - [`registry`] knows which channels are wanted, and how far each one is.
+//! - [`intake`] decides what of that which arrives goes to the node.
+//! - [`missed`] remembers that something was not sent, until the other nodes have been told.
+//!
+//! A connection is never repaired: the one that failed is dropped, with every command in it, and a new
+//! one is opened. So an answer always belongs to the connection on which the question was asked.
+
+mod barrier;
+mod connection;
+mod health;
+mod intake;
+mod missed;
+mod outbox;
+mod publisher;
+mod registry;
+mod subscriber;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use self::connection::Dialer;
+use self::health::Health;
+use self::intake::Intake;
+use self::outbox::Outbox;
+use self::publisher::Publisher;
+use self::registry::Registry;
+use self::subscriber::Subscriber;
+use super::backlog::Backlog;
+use super::envelope::Sender;
+use super::{Receiver, Sent};
+use crate::event::Message;
+use crate::metrics::Metrics;
+use crate::tasks::Tasks;
+use crate::user::UserId;
+
+/// How long a channel stays subscribed after its last socket has gone: this long at least, twice at most.
+///
+/// Long enough for a page load or a changed network, after which the user is back without a round trip to
+/// Redis; uneven, so that a crowd that left together is not unsubscribed in one moment.
+pub const LINGER: Duration = Duration::from_secs(30);
+
+/// Which Redis, and what of it.
+#[derive(Clone)]
+pub struct Config {
+    /// `redis://` or `rediss://`, with credentials and database if need be; `redis-sentinel://` works too.
+    /// For a Redis in cluster mode name one of its nodes: plain pub/sub reaches all of them.
+    pub url: String,
+    /// What every channel begins with: clusters that share a Redis need different ones.
+    pub prefix: String,
+    /// See [`LINGER`].
+    pub linger: Duration,
+}
+
+impl Config {
+    #[must_use]
+    pub fn new(url: impl Into<String>, prefix: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            prefix: prefix.into(),
+            linger: LINGER,
+        }
+    }
+}
+
+impl fmt::Debug for Config {
+    /// Without the address, which may hold a password.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Config")
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why there can be no bus at all. That Redis is away is no such reason.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// Trying again does not help: the setting has to be changed.
+    #[error("the address of Redis cannot be used")]
+    Url(#[source] fred::error::Error),
+    /// The barrier that confirms a subscription would be answered by any node of the cluster.
+    #[error("for a Redis in cluster mode, name one of its nodes: redis://host:port")]
+    ClusterUrl,
+}
+
+/// One node's end of the bus.
+#[derive(Clone, Debug)]
+pub struct Bus {
+    outbox: Outbox,
+    registry: Arc<Registry>,
+    health: Arc<Health>,
+}
+
+/// Keeps one user's channel wanted until it is dropped, which is cheap and waits for nothing.
+#[derive(Debug)]
+pub struct Subscription {
+    registry: Arc<Registry>,
+    user: UserId,
+    signal: Arc<registry::Signal>,
+}
+
+/// What a node's channels are called.
+#[derive(Clone, Debug)]
+struct Channels {
+    /// Followed by the user's id.
+    users: String,
+    everyone: String,
+    /// This node's own: for its probes.
+    own: String,
+}
+
+impl Channels {
+    fn new(prefix: &str, node: u64) -> Self {
+        Self {
+            users: format!("{prefix}:u:"),
+            everyone: format!("{prefix}:all"),
+            own: format!("{prefix}:node:{node:016x}"),
+        }
+    }
+
+    fn of(&self, user: Option<&UserId>) -> String {
+        match user {
+            Some(user) => format!("{}{user}", self.users),
+            None => self.everyone.clone(),
+        }
+    }
+}
+
+impl Bus {
+    /// Joins the nodes that share this Redis and prefix. Returns at once, whether Redis is there or not:
+    /// the bus is degraded until it is, tries for ever, and tells [`super::Incoming::Restored`] when it has joined.
+    ///
+    /// `epoch` is said in every message. Must be called inside a runtime; `tasks` owns the two tasks.
+    pub fn connect(
+        config: &Config,
+        epoch: Arc<str>,
+        metrics: Arc<Metrics>,
+        tasks: &Tasks,
+    ) -> Result<(super::Bus, Receiver), BusError> {
+        let dialer = Dialer::new(&config.url)?;
+        let node = rand::random();
+        let channels = Channels::new(&config.prefix, node);
+        let sender = Sender { node, epoch };
+        let registry = Arc::new(Registry::new(config.linger, Arc::clone(&metrics)));
+        let health = Arc::new(Health::new(Arc::clone(&metrics)));
+        let probe_wanted = Arc::new(Notify::new());
+        let (probe_sent, probes) = watch::channel(None);
+        let (backlog, receiver) = Backlog::new();
+
+        let (outbox, queue, untold) = Outbox::new(Arc::clone(&health), Arc::clone(&metrics));
+        let publisher = Publisher {
+            dialer: dialer.clone(),
+            channels: channels.clone(),
+            sender: sender.clone(),
+            sent: 0,
+            joined_before: false,
+            queue,
+            untold,
+            probe_wanted: Arc::clone(&probe_wanted),
+            probe_sent,
+            health: Arc::clone(&health),
+            metrics: Arc::clone(&metrics),
+        };
+        let subscriber = Subscriber {
+            dialer,
+            intake: Intake::new(
+                channels,
+                sender,
+                Arc::clone(&registry),
+                backlog,
+                Arc::clone(&metrics),
+            ),
+            registry: Arc::clone(&registry),
+            joined_before: false,
+            probe_wanted,
+            probes,
+            health: Arc::clone(&health),
+            metrics,
+        };
+        tasks.essential("bus publisher", |stop| publisher.run(stop));
+        tasks.essential("bus subscriber", |stop| subscriber.run(stop));
+
+        let bus = Self {
+            outbox,
+            registry,
+            health,
+        };
+        Ok((super::Bus::Redis(bus), receiver))
+    }
+
+    pub(super) fn send(&self, message: &Message) -> Sent {
+        self.outbox.send(message)
+    }
+
+    pub(super) fn subscribe(&self, user: &UserId) -> Subscription {
+        Subscription {
+            signal: self.registry.subscribe(user),
+            registry: Arc::clone(&self.registry),
+            user: user.clone(),
+        }
+    }
+
+    pub(super) fn is_healthy(&self) -> bool {
+        self.health.is_healthy()
+    }
+}
+
+impl Subscription {
+    pub(super) async fn confirmed(&self) {
+        self.signal.confirmed().await;
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.registry.release(&self.user);
+    }
+}
+
+/// Waits until then, if there is such a time. A time that has come is not waited for at all: a timer would
+/// round it up, and let others go first.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) if time <= Instant::now() => {}
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connect(url: &str) -> Result<(super::super::Bus, Receiver), BusError> {
+        let (epoch, metrics) = ("e1".into(), Arc::new(Metrics::new()));
+        Bus::connect(&Config::new(url, "test"), epoch, metrics, &Tasks::default())
+    }
+
+    #[tokio::test]
+    async fn an_address_that_cannot_be_used_is_an_error() {
+        for url in ["", "redis", "redis://host:port", "redis://host/database"] {
+            assert!(matches!(connect(url), Err(BusError::Url(_))), "{url}");
+        }
+        assert!(connect("rediss://user:password@127.0.0.1:1/2").is_ok());
+        let cluster = connect("redis-cluster://127.0.0.1:1");
+        assert!(matches!(cluster, Err(BusError::ClusterUrl)));
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let config = Config::new("redis://:secret@host", "test");
+        assert!(!format!("{config:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,343 @@
+//! Sending: one task that pipelines what waits to Redis, and gives a connection up as soon as it does not answer.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fred::clients::{Client, WithOptions};
+use fred::error::{Error, ErrorKind};
+use fred::interfaces::{ClientLike, PubsubInterface};
+use fred::types::Value;
+use fred::types::config::Options;
+use futures_util::future::poll_immediate;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::Channels;
+use super::at;
+use super::connection::{Backoff, Connection, Dialer, Purpose};
+use super::health::{Direction, Health};
+use super::missed::{self, Untold};
+use super::outbox::Waiting;
+use crate::bus::envelope::{EnvelopeError, Sender};
+use crate::metrics::{self, BusError, Metrics};
+
+/// Unanswered publishes on the connection. One round trip of 1 ms then carries half a million a second.
+const IN_FLIGHT: usize = 512;
+
+/// An answer that takes longer counts as a failure. The message may have gone out all the same.
+const DEADLINE: Duration = Duration::from_millis(500);
+
+const _: () = assert!(DEADLINE.as_millis() < missed::PAUSE.as_millis());
+
+/// Failures in a row after which the connection is given up, and with it everything that waits. One is
+/// enough if it is a probe: at rest there is nothing else to go by.
+const FAILURES: u32 = 3;
+
+/// How often a node asks whether it still hears itself.
+const PROBE_PERIOD: Duration = Duration::from_secs(2);
+
+/// The task behind the queue.
+pub(super) struct Publisher {
+    pub(super) dialer: Dialer,
+    pub(super) channels: Channels,
+    pub(super) sender: Sender,
+    /// The `n` of what was sent last. Given in the order of sending, which is the order of the queue.
+    pub(super) sent: u64,
+    pub(super) joined_before: bool,
+    pub(super) queue: mpsc::Receiver<Waiting>,
+    /// What was not published, here or before it came here.
+    pub(super) untold: Untold,
+    /// Rings when a probe is wanted now.
+    pub(super) probe_wanted: Arc<Notify>,
+    /// The last probe that Redis took, and when.
+    pub(super) probe_sent: watch::Sender<Option<(u64, Instant)>>,
+    pub(super) health: Arc<Health>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+type InFlight = FuturesUnordered<Pin<Box<dyn Future<Output = Answered> + Send>>>;
+
+/// What one `PUBLISH` came to.
+struct Answered {
+    what: What,
+    result: Result<(), Error>,
+}
+
+/// What was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Message,
+    /// The probe of this number.
+    Probe(u64),
+    /// The word that so many messages have been lost.
+    Missed(u64),
+}
+
+impl Publisher {
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut backoff = Backoff::new();
+        loop {
+            let joined = tokio::select! {
+                joined = self.join() => joined,
+                () = stop.cancelled() => return,
+            };
+            let ended = match joined {
+                Ok(connection) => {
+                    backoff.reset();
+                    self.pump(connection, &stop).await
+                }
+                Err(error) => Err(error),
+            };
+            let Err(error) = ended else { return };
+            self.health.down(Direction::Publishing, &error);
+            self.discard();
+            tokio::select! {
+                () = tokio::time::sleep(backoff.pause()) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Opens a connection, and closes the breaker once Redis has answered a `PUBLISH` on it: one that is
+    /// paused, or forbids it, greets as usual.
+    async fn join(&mut self) -> Result<Connection, Error> {
+        let connection = self.dialer.open(Purpose::Publishing).await?;
+        let answered = self.probe(&with_deadline(&connection.client))?.await;
+        self.settle(&answered);
+        answered.result?;
+        if self.joined_before {
+            self.metrics.bus_reconnections.of(()).increment(1);
+        }
+        self.joined_before = true;
+        self.discard();
+        self.health.up(Direction::Publishing);
+        Ok(connection)
+    }
+
+    /// Publishes on this connection until it fails or, `Ok`, the node stops and everything is sent.
+    async fn pump(
+        &mut self,
+        mut connection: Connection,
+        stop: &CancellationToken,
+    ) -> Result<(), Error> {
+        let client = with_deadline(&connection.client);
+        let mut in_flight = InFlight::new();
+        let ended = tokio::select! {
+            biased;
+            () = stop.cancelled() => Ok(()),
+            error = self.work(&mut connection, &client, &mut in_flight) => Err(error),
+        };
+        if ended.is_ok() {
+            self.flush(&client, &mut in_flight).await;
+        }
+        // What is still unanswered now is never answered.
+        let lost = u64::try_from(in_flight.len()).unwrap_or(u64::MAX);
+        self.metrics
+            .bus_errors
+            .of(BusError::Publish)
+            .increment(lost);
+        ended
+    }
+
+    /// Answers why the connection must not be used any more.
+    async fn work(
+        &mut self,
+        connection: &mut Connection,
+        client: &WithOptions<Client>,
+        in_flight: &mut InFlight,
+    ) -> Error {
+        let mut failures = 0;
+        let mut probes = tokio::time::interval(PROBE_PERIOD);
+        probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.show_queue();
+            let missed = self.untold.due();
+            tokio::select! {
+                biased;
+                Some(answered) = in_flight.next() => {
+                    self.settle(&answered);
+                    failures = if answered.result.is_ok() { 0 } else { failures + 1 };
+                    let is_enough = failures >= FAILURES || matches!(answered.what, What::Probe(_));
+                    if let Err(error) = answered.result && is_enough {
+                        return error;
+                    }
+                }
+                error = connection.ended() => return error,
+                _tick = probes.tick() => match self.probe(client) {
+                    Ok(probe) => in_flight.push(Box::pin(probe)),
+                    Err(error) => return error,
+                },
+                () = self.probe_wanted.notified() => probes.reset_immediately(),
+                // Before the next message: so others hear first that something is missing, unless they heard it a moment ago.
+                () = at(missed) => match self.missed(client) {
+                    Ok(missed) => in_flight.push(Box::pin(missed)),
+                    Err(error) => return error,
+                },
+                Some(waiting) = self.queue.recv(), if in_flight.len() < IN_FLIGHT => {
+                    self.publish(client, waiting, in_flight).await;
+                }
+                () = self.untold.some(), if missed.is_none() => {}
+            }
+        }
+    }
+
+    /// Sends what is still queued, and the word that something is missing, if it is; waits for the answers,
+    /// at most [`DEADLINE`] in all.
+    async fn flush(&mut self, client: &WithOptions<Client>, in_flight: &mut InFlight) {
+        self.queue.close();
+        let flushed = tokio::time::timeout(DEADLINE, async {
+            while let Some(waiting) = self.queue.recv().await {
+                self.publish(client, waiting, in_flight).await;
+                while in_flight.len() >= IN_FLIGHT
+                    && let Some(answered) = in_flight.next().await
+                {
+                    self.settle(&answered);
+                }
+            }
+            self.drain(in_flight).await;
+            // It is the last occasion.
+            if self.untold.are_there()
+                && let Ok(missed) = self.missed(client)
+            {
+                in_flight.push(Box::pin(missed));
+                self.drain(in_flight).await;
+            }
+        });
+        if flushed.await.is_err() {
+            self.discard();
+        }
+    }
+
+    /// Waits for all answers.
+    async fn drain(&mut self, in_flight: &mut InFlight) {
+        while let Some(answered) = in_flight.next().await {
+            self.settle(&answered);
+        }
+    }
+
+    async fn publish(
+        &mut self,
+        client: &WithOptions<Client>,
+        waiting: Waiting,
+        in_flight: &mut InFlight,
+    ) {
+        let Waiting { message, room } = waiting;
+        self.sent += 1;
+        let Ok(bytes) = self.sender.message(self.sent, &message) else {
+            self.metrics.bus_errors.of(BusError::Publish).increment(1);
+            return;
+        };
+        let channel = self.channels.of(message.to.as_ref());
+        let answer = publish(client, channel, bytes);
+        let mut answered = Box::pin(async move {
+            let result = answer.await;
+            if result.is_ok() {
+                room.published();
+            }
+            Answered {
+                what: What::Message,
+                result,
+            }
+        });
+        // The first poll hands the command to the connection: from here on its place in the order is fixed.
+        match poll_immediate(&mut answered).await {
+            Some(answered) => in_flight.push(Box::pin(std::future::ready(answered))),
+            None => in_flight.push(answered),
+        }
+    }
+
+    fn probe(
+        &mut self,
+        client: &WithOptions<Client>,
+    ) -> Result<impl Future<Output = Answered> + Send + 'static, Error> {
+        self.sent += 1;
+        let bytes = self.sender.probe(self.sent);
+        let channel = self.channels.own.clone();
+        control(client, channel, bytes, What::Probe(self.sent))
+    }
+
+    /// Tells the other nodes that messages to them are missing.
+    fn missed(
+        &mut self,
+        client: &WithOptions<Client>,
+    ) -> Result<impl Future<Output = Answered> + Send + 'static, Error> {
+        self.sent += 1;
+        let bytes = self.sender.missed(self.sent);
+        let channel = self.channels.everyone.clone();
+        control(client, channel, bytes, What::Missed(self.untold.telling()))
+    }
+
+    /// Counts it, and notes what follows from it.
+    fn settle(&mut self, answered: &Answered) {
+        match (&answered.result, answered.what) {
+            (Ok(()), What::Probe(number)) => {
+                self.probe_sent.send_replace(Some((number, Instant::now())));
+            }
+            (Ok(()), What::Missed(losses)) => self.untold.told(losses),
+            (Ok(()), What::Message) => {
+                let published = self.metrics.bus_messages.of(metrics::Direction::Published);
+                published.increment(1);
+            }
+            (Err(error), _) if *error.kind() == ErrorKind::Timeout => {
+                self.metrics.bus_errors.of(BusError::Timeout).increment(1);
+            }
+            (Err(_), _) => self.metrics.bus_errors.of(BusError::Publish).increment(1),
+        }
+    }
+
+    /// Drops what waits: it is stale when Redis is back, and the store has it.
+    fn discard(&mut self) {
+        while self.queue.try_recv().is_ok() {
+            self.metrics.bus_errors.of(BusError::Publish).increment(1);
+        }
+        self.show_queue();
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "at most 10 000")]
+    fn show_queue(&self) {
+        self.metrics
+            .bus_queue_length
+            .of(())
+            .set(self.queue.len() as f64);
+    }
+}
+
+fn with_deadline(client: &Client) -> WithOptions<Client> {
+    client.with_options(&Options {
+        timeout: Some(DEADLINE),
+        max_attempts: Some(1),
+        ..Options::default()
+    })
+}
+
+/// Publishes what is no message.
+fn control(
+    client: &WithOptions<Client>,
+    channel: String,
+    bytes: Result<Vec<u8>, EnvelopeError>,
+    what: What,
+) -> Result<impl Future<Output = Answered> + Send + 'static, Error> {
+    let bytes = bytes.map_err(|error| Error::new(ErrorKind::InvalidArgument, error.to_string()))?;
+    let answer = publish(client, channel, bytes);
+    Ok(async move {
+        let result = answer.await;
+        Answered { what, result }
+    })
+}
+
+fn publish(
+    client: &WithOptions<Client>,
+    channel: String,
+    bytes: Vec<u8>,
+) -> impl Future<Output = Result<(), Error>> + Send + 'static {
+    let client = client.clone();
+    async move {
+        let answer = client.publish::<Value, _, _>(channel, Bytes::from(bytes));
+        answer.await.map(|_receivers| ())
+    }
+}
