@@ -30,7 +30,11 @@ pub mod notification;
 
 pub mod event;
 
+pub mod announce;
+
 pub mod bus;
+
+pub mod hub;
 
 pub mod store;
 
@@ -38,5 +42,11 @@ pub mod store;
 
 pub mod tasks;
 
+pub mod rate;
+
+pub mod config;
+
 pub mod metrics;
+
+pub mod telemetry;
 

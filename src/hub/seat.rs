@@ -1,0 +1,359 @@
+//! A socket's place in the hub: its cursor, and the way to its client.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use socketioxide::extract::SocketRef;
+use socketioxide::{SendError, SocketError};
+
+use super::Shared;
+use super::cursor::{Change, Cursor, Item, Missed, Outlet, Read, Reason, Step, Transient};
+use super::transport::{Transport, label, packet_limit};
+use crate::announce::now_ms;
+use crate::event::{AUTH_EXPIRING, Event, Message, Position};
+use crate::metrics::{Closed, Dropped, Path, Resumed};
+use crate::user::UserId;
+
+/// One encoded event on its way to a socket.
+#[derive(Clone, Debug)]
+pub struct Parcel {
+    pub event: Arc<Event>,
+    /// When it was accepted, in milliseconds since 1970; `None` where its age says nothing about us.
+    pub published_at: Option<u64>,
+    pub path: Path,
+}
+
+/// One connected socket of one user.
+///
+/// Everything that is sent to it passes its cursor, under one lock, so that its client hears each
+/// change once and in order whoever is sending.
+pub struct Seat {
+    pub user: UserId,
+    pub opened: Instant,
+    socket: SocketRef,
+    transport: Arc<Transport>,
+    cursor: Mutex<Cursor<Parcel>>,
+    /// The client sent `lastSeq`.
+    resumes: bool,
+    /// The resume was answered by a refresh.
+    refreshed: AtomicBool,
+    /// When the token ends, in seconds since 1970.
+    expires_at: AtomicU64,
+    warned: AtomicBool,
+    /// Why this node closed it, if it did.
+    closed: OnceLock<Closed>,
+    /// The library refused to send: its socket has ended. How many sweeps ago that was noticed, and 1.
+    lost: AtomicU8,
+    gone: AtomicBool,
+    _alive: Arc<()>,
+    shared: Arc<Shared>,
+}
+
+/// What a client brought along to resume from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resume {
+    pub last_seq: Option<u64>,
+    /// It named an epoch, and that is not the present one.
+    pub other_epoch: bool,
+}
+
+impl Seat {
+    /// The seat, and what its cursor asks for first.
+    pub(super) fn new(
+        user: UserId,
+        socket: SocketRef,
+        transport: Arc<Transport>,
+        resume: Resume,
+        expires_at: u64,
+        shared: Arc<Shared>,
+    ) -> (Self, Step) {
+        let (cursor, step) = Cursor::new(resume.last_seq, resume.other_epoch);
+        let seat = Self {
+            user,
+            opened: Instant::now(),
+            transport,
+            socket,
+            cursor: Mutex::new(cursor),
+            resumes: resume.last_seq.is_some(),
+            refreshed: AtomicBool::new(false),
+            expires_at: AtomicU64::new(expires_at),
+            warned: AtomicBool::new(false),
+            closed: OnceLock::new(),
+            lost: AtomicU8::new(0),
+            gone: AtomicBool::new(false),
+            _alive: Arc::clone(&shared.alive),
+            shared,
+        };
+        (seat, step)
+    }
+
+    /// The bus subscription is confirmed, or was waited for long enough.
+    pub fn subscribed(&self) -> Step {
+        self.cursor.lock().subscribed()
+    }
+
+    /// A change of this user, from this node or another.
+    pub(super) fn change(&self, message: &Message, position: Position, path: Path) -> Step {
+        let event = Parcel {
+            event: Arc::clone(&message.event),
+            published_at: Some(message.published_at),
+            path,
+        };
+        let change = Change {
+            seq: position.seq,
+            unread: position.unread,
+            event,
+        };
+        self.cursor.lock().change(change, &mut Wire(self))
+    }
+
+    /// An event that nothing remembers: it goes out now, or is dropped and counted.
+    pub(super) fn transient(&self, message: &Message, path: Path) {
+        // The lock is held across the hand-over, so that it comes between two changes, never within one.
+        let cursor = self.cursor.lock();
+        let dropped = &self.shared.metrics.dropped;
+        match cursor.transient() {
+            Transient::DropSyncing => dropped.of(Dropped::TransientSyncing).increment(1),
+            Transient::DropStalled => dropped.of(Dropped::TransientFull).increment(1),
+            Transient::Emit => {
+                let event = Arc::clone(&message.event);
+                let parcel = Parcel {
+                    event,
+                    published_at: Some(message.published_at),
+                    path,
+                };
+                if !Wire(self).parcel(&parcel) {
+                    dropped.of(Dropped::TransientFull).increment(1);
+                }
+            }
+        }
+    }
+
+    /// The 50 ms for a slower publisher are over.
+    pub fn hold_expired(&self) -> Step {
+        self.cursor.lock().hold_expired()
+    }
+
+    /// The store's answer to [`Step::Read`].
+    pub fn caught_up(&self, read: Read, missed: &Missed<Parcel>) -> Step {
+        self.cursor.lock().caught_up(read, missed, &mut Wire(self))
+    }
+
+    /// The store could not answer; the same read is due again.
+    pub fn read_failed(&self, read: Read) -> Step {
+        self.cursor.lock().read_failed(read)
+    }
+
+    /// Messages may have passed by: compare with the store, unless that is under way.
+    pub fn recheck(&self) -> Step {
+        self.cursor.lock().check(u64::MAX)
+    }
+
+    /// The socket has room again.
+    pub fn drained(&self) -> Step {
+        self.cursor.lock().drained()
+    }
+
+    /// Returns when the socket has written half of what stalled it.
+    pub async fn room(&self) {
+        self.transport
+            .account()
+            .drained(packet_limit(label(&self.socket)))
+            .await;
+    }
+
+    /// Warns of the token's end, and ends the socket after it.
+    pub(super) fn check_expiry(&self, now: u64, leeway: u64) {
+        let expires_at = self.expires_at.load(Ordering::Relaxed);
+        if now > expires_at.saturating_add(leeway) {
+            self.close(Closed::AuthExpired);
+        } else if now.saturating_add(EXPIRY_WARNING_SECONDS) >= expires_at
+            && !self.warned.swap(true, Ordering::Relaxed)
+        {
+            let expires_at = i64::try_from(expires_at)
+                .ok()
+                .and_then(|at| chrono::DateTime::from_timestamp(at, 0));
+            let expires_at = expires_at.map(crate::notification::timestamp);
+            let event = Event::new(
+                AUTH_EXPIRING,
+                &serde_json::json!({ "expiresAt": expires_at }),
+            );
+            self.control(&event);
+        }
+    }
+
+    /// The client brought a new token of the same user.
+    pub fn renew(&self, expires_at: u64) {
+        self.expires_at.store(expires_at, Ordering::Relaxed);
+        self.warned.store(false, Ordering::Relaxed);
+    }
+
+    /// Closes the transport, as a broken connection would: the client comes back by itself.
+    pub fn close(&self, reason: Closed) {
+        self.closed.get_or_init(|| reason);
+        self.transport.account().end();
+        self.shared.transports.close(&self.transport);
+    }
+
+    /// Sends an event about the connection itself, past the cursor. With a full queue it is lost.
+    pub fn control(&self, event: &Event) {
+        Wire(self).send(event);
+    }
+
+    /// Why this node closed it, if it did.
+    #[must_use]
+    pub fn close_reason(&self) -> Option<Closed> {
+        self.closed.get().copied()
+    }
+
+    /// The socket has ended, or is being closed; whoever still works for it may stop.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire) || self.closed.get().is_some()
+    }
+
+    /// Ends a socket whose end the library did not report: it may end between its CONNECT and the
+    /// moment from which ends are reported. A sweep's time is left for a report that is on its way.
+    pub(super) fn dismiss_if_lost(&self) {
+        let lost = self.lost.load(Ordering::Relaxed);
+        if lost == 1 {
+            self.lost.store(2, Ordering::Relaxed);
+        } else if lost > 1 {
+            self.closed.get_or_init(|| Closed::TransportError);
+            // It cannot be sent anything; what counts is that the library lets go of it.
+            let _closed = self.socket.clone().disconnect();
+        }
+    }
+
+    /// Answers whether this call is the one that ended it.
+    pub(super) fn end(&self) -> bool {
+        let first = !self.gone.swap(true, Ordering::AcqRel);
+        if first {
+            self.shared.transports.forget(&self.transport);
+            self.transport.account().end();
+        }
+        first
+    }
+
+    #[must_use]
+    pub fn transport(&self) -> crate::metrics::Transport {
+        label(&self.socket)
+    }
+
+    #[must_use]
+    pub fn id(&self) -> socketioxide::socket::Sid {
+        self.socket.id
+    }
+}
+
+/// How long before its token's end a client is asked for a new one.
+const EXPIRY_WARNING_SECONDS: u64 = 60;
+
+/// The socket as the cursor sees it.
+struct Wire<'a>(&'a Seat);
+
+impl Wire<'_> {
+    /// Hands an event to the socket's queue. `false`: the queue is full.
+    fn send(&self, event: &Event) -> bool {
+        let seat = self.0;
+        seat.transport.account().handed(packet_length(event));
+        match seat.socket.emit(event.name.as_ref(), &event.payload) {
+            Ok(()) => true,
+            Err(SendError::Socket(SocketError::InternalChannelFull)) => {
+                seat.transport.account().written(1, packet_length(event));
+                // Above what stalls a socket there is room for acks and pings only: it asked for more of
+                // them than it reads.
+                seat.close(Closed::SlowConsumer);
+                false
+            }
+            // Its end may be one that the library does not report: see dismiss_if_lost.
+            Err(SendError::Socket(SocketError::Closed) | SendError::Serialize(_)) => {
+                seat.lost.fetch_max(1, Ordering::Relaxed);
+                true
+            }
+        }
+    }
+
+    fn parcel(&self, parcel: &Parcel) -> bool {
+        let seat = self.0;
+        let transport = seat.transport();
+        if !seat.transport.account().has_room(packet_limit(transport)) || !self.send(&parcel.event)
+        {
+            return false;
+        }
+        let metrics = &seat.shared.metrics;
+        metrics.delivered.of(transport).increment(1);
+        if let Some(published_at) = parcel.published_at {
+            let milliseconds =
+                u32::try_from(now_ms().saturating_sub(published_at)).unwrap_or(u32::MAX);
+            metrics
+                .delivery_latency
+                .of(parcel.path)
+                .record(f64::from(milliseconds) / 1_000.0);
+        }
+        true
+    }
+
+    /// Counts what a returning client was given, once its resume is complete.
+    fn count_resume(&self, replayed: u64) {
+        if self.0.resumes {
+            let refreshed = self.0.refreshed.load(Ordering::Relaxed);
+            let result = match (refreshed, replayed) {
+                (true, _) => Resumed::Refresh,
+                (false, 0) => Resumed::NothingMissed,
+                (false, _) => Resumed::Replayed,
+            };
+            self.0.shared.metrics.reconnections.of(result).increment(1);
+        }
+    }
+}
+
+impl Outlet<Parcel> for Wire<'_> {
+    /// A change needs room in the account. The few events that accompany changes do not: the library's
+    /// queue has room for them far above the account's limit.
+    fn emit(&mut self, item: Item<'_, Parcel>) -> bool {
+        let epoch = &self.0.shared.epoch;
+        match item {
+            Item::Change(parcel) => self.parcel(parcel),
+            Item::Count { unread, seq } => self.send(&Event::unread_count(unread, seq)),
+            Item::Refresh { reason, seq } => {
+                self.0
+                    .refreshed
+                    .store(reason != Reason::Connect, Ordering::Relaxed);
+                self.send(&Event::refresh(spelled(reason), seq, epoch))
+            }
+            Item::Synced { seq, replayed } => {
+                let sent = self.send(&Event::synced(seq, epoch, replayed));
+                if sent {
+                    self.count_resume(replayed);
+                }
+                sent
+            }
+        }
+    }
+}
+
+/// The reasons of the contract that a cursor decides on.
+fn spelled(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Connect => "connect",
+        Reason::Gap => "gap",
+        Reason::Reset => "reset",
+    }
+}
+
+/// Length of the Engine.IO message `42["name",payload]`.
+fn packet_length(event: &Event) -> u64 {
+    (event.name.len() + event.payload.get().len() + r#"42["",]"#.len()) as u64
+}
+
+impl std::fmt::Debug for Seat {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Seat")
+            .field("socket", &self.socket.id)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,114 @@
+//! A token bucket: so many a second in the long run, and a burst at once.
+
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use crate::config::EventLimit;
+
+/// How many in a row are refused until a bucket counts as abused.
+const ABUSE: u32 = 100;
+
+/// Starts full.
+#[derive(Debug)]
+pub struct Bucket {
+    limit: EventLimit,
+    level: Mutex<Level>,
+}
+
+#[derive(Debug)]
+struct Level {
+    left: f64,
+    since: Instant,
+    /// Refused since the last that was granted.
+    refused: u32,
+}
+
+/// Whether there was one to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    Granted,
+    Refused,
+    /// Refused so often in a row that the taker does not listen.
+    Abused,
+}
+
+impl Bucket {
+    #[must_use]
+    pub fn new(limit: EventLimit) -> Self {
+        let level = Level {
+            left: f64::from(limit.burst),
+            since: Instant::now(),
+            refused: 0,
+        };
+        Self {
+            limit,
+            level: Mutex::new(level),
+        }
+    }
+
+    /// Takes one, if there is one.
+    pub fn take(&self) -> Taken {
+        self.take_at(Instant::now())
+    }
+
+    fn take_at(&self, now: Instant) -> Taken {
+        if self.limit.rate == 0 {
+            return Taken::Granted;
+        }
+        let mut level = self.level.lock();
+        let gained =
+            now.saturating_duration_since(level.since).as_secs_f64() * f64::from(self.limit.rate);
+        level.left = (level.left + gained).min(f64::from(self.limit.burst));
+        level.since = now;
+        if level.left >= 1.0 {
+            level.left -= 1.0;
+            level.refused = 0;
+            return Taken::Granted;
+        }
+        level.refused += 1;
+        if level.refused > ABUSE {
+            Taken::Abused
+        } else {
+            Taken::Refused
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_burst_is_granted_and_then_the_rate() {
+        let start = Instant::now();
+        let bucket = Bucket::new(EventLimit { rate: 5, burst: 20 });
+        let granted = |at: Duration, tries: usize| {
+            (0..tries)
+                .filter(|_| bucket.take_at(start + at) == Taken::Granted)
+                .count()
+        };
+        assert_eq!(granted(Duration::ZERO, 30), 20);
+        assert_eq!(granted(Duration::from_secs(1), 30), 5);
+        assert_eq!(granted(Duration::from_secs(100), 30), 20);
+    }
+
+    #[test]
+    fn a_rate_of_0_is_no_limit() {
+        let bucket = Bucket::new(EventLimit { rate: 0, burst: 0 });
+        assert!((0..1_000).all(|_| bucket.take() == Taken::Granted));
+    }
+
+    #[test]
+    fn who_goes_on_and_on_is_told_apart() {
+        let now = Instant::now();
+        let bucket = Bucket::new(EventLimit { rate: 1, burst: 1 });
+        assert_eq!(bucket.take_at(now), Taken::Granted);
+        assert!((0..100).all(|_| bucket.take_at(now) == Taken::Refused));
+        assert_eq!(bucket.take_at(now), Taken::Abused);
+        assert_eq!(bucket.take_at(now + Duration::from_secs(1)), Taken::Granted);
+        assert_eq!(bucket.take_at(now + Duration::from_secs(1)), Taken::Refused);
+    }
+}
