@@ -30,11 +30,17 @@ pub mod notification;
 
 pub mod event;
 
+pub mod publish;
+
+pub mod inbox;
+
 pub mod announce;
 
 pub mod bus;
 
 pub mod hub;
+
+pub mod catch_up;
 
 pub mod store;
 

@@ -1,0 +1,218 @@
+//! What a socket missed: read from the store, in one snapshot, and handed to its cursor.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use crate::event::Event;
+use crate::hub::cursor::{Missed, Read, Step};
+use crate::hub::{Parcel, Seat};
+use crate::metrics::{Closed, Metrics, Path, Repair};
+use crate::notification::{Change, What};
+use crate::store::{self, MissedRow, RowState, Store, StoreError};
+use crate::tasks::Tasks;
+
+/// How long a change waits for a slower one before it, until the store is asked instead.
+const HOLD: Duration = Duration::from_millis(50);
+
+/// How long a socket may be stalled until its transport is closed; its client comes back and resumes.
+const STALLED: Duration = Duration::from_secs(10);
+
+/// Reads of the store for sockets that this node has in flight at once: the rest of its connections is
+/// for publishing, however many clients come back together.
+const READS: usize = 4;
+
+/// Pause before a read that failed is tried again, the first time; it doubles up to the second value.
+const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// Does for each socket what its cursor asks for. Cloning shares the limits.
+#[derive(Clone, Debug)]
+pub struct CatchUp {
+    store: Store,
+    metrics: Arc<Metrics>,
+    tasks: Tasks,
+    epoch: Arc<str>,
+    replay_limit: u32,
+    reads: Arc<Semaphore>,
+}
+
+impl CatchUp {
+    #[must_use]
+    pub fn new(
+        store: Store,
+        metrics: Arc<Metrics>,
+        tasks: Tasks,
+        epoch: Arc<str>,
+        replay_limit: u32,
+    ) -> Self {
+        let reads = Arc::new(Semaphore::new(READS));
+        Self {
+            store,
+            metrics,
+            tasks,
+            epoch,
+            replay_limit,
+            reads,
+        }
+    }
+
+    /// Follows a cursor's steps until it is live, or its socket is gone, in a task of its own.
+    ///
+    /// A cursor has at most one step under way, so a socket has at most one such task, and an idle
+    /// socket has none.
+    pub fn follow(&self, seat: Arc<Seat>, step: Step, why: Option<Repair>) {
+        let (catch_up, stopping) = (self.clone(), self.tasks.stopping());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = catch_up.run(&seat, step, why) => {}
+                () = stopping.cancelled() => {}
+            }
+        });
+    }
+
+    async fn run(&self, seat: &Seat, mut step: Step, mut why: Option<Repair>) {
+        let mut pause = RETRY.0;
+        while !seat.is_gone() {
+            step = match step {
+                Step::Nothing => return,
+                // Its session does that, before anything else.
+                Step::Subscribe => seat.subscribed(),
+                Step::Hold => {
+                    tokio::time::sleep(HOLD).await;
+                    why = why.or(Some(Repair::Gap));
+                    seat.hold_expired()
+                }
+                Step::Read(read) => match self.read(seat, read, why).await {
+                    Ok(missed) => {
+                        pause = RETRY.0;
+                        seat.caught_up(read, &missed)
+                    }
+                    Err(error) => {
+                        self.report(&error, pause);
+                        tokio::time::sleep(jittered(pause)).await;
+                        pause = (pause * 2).min(RETRY.1);
+                        seat.read_failed(read)
+                    }
+                },
+                Step::Stalled => {
+                    if tokio::time::timeout(STALLED, seat.room()).await.is_err() {
+                        return seat.close(Closed::SlowConsumer);
+                    }
+                    why = Some(Repair::Stall);
+                    seat.drained()
+                }
+            };
+        }
+    }
+
+    async fn read(
+        &self,
+        seat: &Seat,
+        read: Read,
+        why: Option<Repair>,
+    ) -> Result<Missed<Parcel>, StoreError> {
+        // Closed never: the semaphore lives as long as this.
+        let _turn = self.reads.acquire().await;
+        let Some(since) = read.since else {
+            return self.counters(seat).await;
+        };
+        let missed = self
+            .store
+            .missed(&seat.user, since, self.replay_limit)
+            .await?;
+        let missed = self.encode(seat, since, missed, why);
+        if let Some(why) = why {
+            self.metrics.repairs.of(why).increment(1);
+            self.metrics
+                .repaired
+                .of(why)
+                .increment(missed.changes.len() as u64);
+        }
+        Ok(missed)
+    }
+
+    /// For a client that is going to fetch the list anyway: one key look-up.
+    async fn counters(&self, seat: &Seat) -> Result<Missed<Parcel>, StoreError> {
+        let counters = self.store.counters(&seat.user).await?;
+        Ok(Missed {
+            head: counters.seq,
+            floor: 0,
+            unread: counters.unread,
+            changes: Vec::new(),
+            too_many: false,
+        })
+    }
+
+    /// One event a row, in seq order: the present state of what changed after `since`.
+    fn encode(
+        &self,
+        seat: &Seat,
+        since: u64,
+        missed: store::Missed,
+        why: Option<Repair>,
+    ) -> Missed<Parcel> {
+        let mut changes: Vec<_> = missed
+            .rows
+            .into_iter()
+            .map(|row| self.row(seat, since, row, why))
+            .collect();
+        for (seq, what) in [
+            (missed.read_all_seq, What::ReadAll),
+            (missed.cleared_seq, What::Cleared),
+        ] {
+            if seq > since {
+                changes.push((seq, self.parcel(seat, seq, what, None)));
+            }
+        }
+        changes.sort_by_key(|(seq, _)| *seq);
+        Missed {
+            head: missed.head,
+            floor: missed.floor,
+            unread: missed.unread,
+            changes,
+            too_many: missed.more,
+        }
+    }
+
+    fn row(&self, seat: &Seat, since: u64, row: MissedRow, why: Option<Repair>) -> (u64, Parcel) {
+        let is_new = row.created_seq > since;
+        let (what, created_at) = match row.state {
+            // Also what came and went while the client was away: its list may be ahead of its cursor,
+            // and an id that it does not know is no news to it.
+            RowState::Deleted { id, reason } => (What::Deleted { id, reason }, None),
+            RowState::Live(notification) if is_new => {
+                let created_at = u64::try_from(notification.created_at.timestamp_millis()).ok();
+                (What::New(*notification), created_at)
+            }
+            RowState::Live(notification) => (What::Updated(*notification), None),
+        };
+        // The age of what an absent client missed says nothing about delivery; that of a repair does.
+        let published_at = why.and(created_at);
+        (row.seq, self.parcel(seat, row.seq, what, published_at))
+    }
+
+    fn parcel(&self, seat: &Seat, seq: u64, what: What, published_at: Option<u64>) -> Parcel {
+        let change = Change {
+            user: seat.user.clone(),
+            seq,
+            unread: 0,
+            what,
+        };
+        Parcel {
+            event: Arc::new(Event::of(&change, &self.epoch)),
+            published_at,
+            path: Path::Repair,
+        }
+    }
+
+    fn report(&self, error: &StoreError, pause: Duration) {
+        self.metrics.store_errors.of(error.into()).increment(1);
+        tracing::warn!(error = error as &dyn std::error::Error, retry_in = ?pause, "cannot read what a socket missed");
+    }
+}
+
+/// Between half and all of `pause`: clients that failed together do not try again together.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(rand::random_range(0.5..=1.0))
+}

@@ -1,0 +1,155 @@
+//! Publishing: remember, then tell every node.
+
+use std::sync::Arc;
+
+use tokio::task::JoinError;
+use uuid::Uuid;
+
+use crate::announce::Announcer;
+use crate::bus::Sent;
+use crate::event::Event;
+use crate::metrics::{Emitted, Metrics};
+use crate::notification::{Change, Draft, Notification, What};
+use crate::store::{Address, Batch, CreatedItem, IdempotencyKey, Store, StoreError};
+use crate::tasks::Tasks;
+use crate::user::UserId;
+
+/// Accepts what applications send.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    store: Store,
+    announcer: Announcer,
+    tasks: Tasks,
+    metrics: Arc<Metrics>,
+}
+
+/// What was accepted: it survives a crash from here on.
+#[derive(Debug)]
+pub struct Published {
+    /// In the order of the users that it was published for.
+    pub notifications: Vec<Notification>,
+    pub delivery: Sent,
+    /// This is the answer that an earlier request with the same key got.
+    pub replayed: bool,
+}
+
+/// Why nothing was accepted, or why that is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The task that was writing it panicked: a defect.
+    #[error("the publishing task ended early")]
+    Interrupted(#[source] JoinError),
+}
+
+impl Publisher {
+    #[must_use]
+    pub fn new(store: Store, announcer: Announcer, tasks: Tasks, metrics: Arc<Metrics>) -> Self {
+        Self {
+            store,
+            announcer,
+            tasks,
+            metrics,
+        }
+    }
+
+    /// Accepts one draft for one or many users, all or nothing, wherever in the cluster their sockets are.
+    ///
+    /// Once the statement is sent, writing and announcing run in a task of their own: a caller that
+    /// goes away cancels nothing. The answer does not wait for the bus; what the bus loses, devices
+    /// get from the store.
+    pub async fn publish(
+        &self,
+        draft: Draft,
+        users: Vec<UserId>,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Published, PublishError> {
+        let publisher = self.clone();
+        let work = self
+            .tasks
+            .spawn(async move { publisher.remember_and_tell(draft, users, key).await });
+        Ok(work.await.map_err(PublishError::Interrupted)??)
+    }
+
+    async fn remember_and_tell(
+        &self,
+        draft: Draft,
+        users: Vec<UserId>,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Published, StoreError> {
+        let to = users
+            .into_iter()
+            .map(|user| Address {
+                user,
+                id: Uuid::now_v7(),
+                draft: 0,
+            })
+            .collect();
+        let batch = Batch {
+            drafts: vec![Arc::new(draft)],
+            to,
+        };
+        let created = self.store.create(&batch, key.as_ref()).await?;
+
+        let mut published = Published {
+            notifications: Vec::with_capacity(created.items.len()),
+            delivery: Sent::Live,
+            replayed: created.replayed,
+        };
+        for item in created.items {
+            let draft = &batch.drafts[item.draft];
+            let unread = item.unread;
+            let notification = created_notification(draft, item);
+            if !created.replayed {
+                self.metrics
+                    .created
+                    .of(notification.priority.into())
+                    .increment(1);
+                let sent = self.announce_new(&notification, unread);
+                published.delivery = published.delivery.and(sent);
+            }
+            published.notifications.push(notification);
+        }
+        Ok(published)
+    }
+
+    fn announce_new(&self, notification: &Notification, unread: u64) -> Sent {
+        self.announcer.change(&Change {
+            user: notification.user_id.clone(),
+            seq: notification.seq,
+            unread,
+            what: What::New(notification.clone()),
+        })
+    }
+
+    /// Passes a transient event on to each of `users`, or to everyone: nothing is stored, and who is
+    /// away misses it.
+    pub fn emit(&self, to: &Recipients, event: &Event) -> Sent {
+        let sent = match to {
+            Recipients::Everyone => self.announcer.transient(None, event.clone()),
+            Recipients::Users(users) => {
+                let tell =
+                    |user: &UserId| self.announcer.transient(Some(user.clone()), event.clone());
+                users.iter().map(tell).fold(Sent::Live, Sent::and)
+            }
+        };
+        let reached = match sent {
+            Sent::Live => Emitted::Live,
+            Sent::Deferred => Emitted::Local,
+        };
+        self.metrics.emits.of(reached).increment(1);
+        sent
+    }
+}
+
+/// Whom a transient emit is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recipients {
+    Users(Vec<UserId>),
+    Everyone,
+}
+
+fn created_notification(draft: &Draft, item: CreatedItem) -> Notification {
+    Notification::created(draft, item.user, item.id, item.seq, item.created_at)
+}
