@@ -36,11 +36,15 @@ pub mod inbox;
 
 pub mod announce;
 
+pub mod api;
+
 pub mod bus;
 
 pub mod hub;
 
 pub mod catch_up;
+
+pub mod auth;
 
 pub mod store;
 

@@ -1,0 +1,144 @@
+//! What users do with their inboxes over REST: list, count, read, delete.
+
+use std::sync::Arc;
+
+use axum::extract;
+use axum::response::{IntoResponse as _, Response};
+use http::{StatusCode, Uri};
+use serde::Serialize;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::caller::{Caller, Id};
+use super::problem::Problem;
+use super::query::{Cursor, Query};
+use super::{State, json as answer};
+use crate::notification::Notification;
+use crate::store::ListQuery;
+use crate::user::UserId;
+
+type Shared = extract::State<Arc<State>>;
+
+/// `GET /api/notifications`: newest first, by pages.
+pub(super) async fn list(
+    extract::State(state): Shared,
+    Caller(user): Caller,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Listed<'a> {
+        items: &'a [Notification],
+        next_cursor: Option<String>,
+        unread_count: u64,
+        seq: u64,
+        epoch: &'a str,
+    }
+    let page = state.store.list(&user, &list_query(&uri, &user)?).await?;
+    let listed = Listed {
+        items: &page.items,
+        next_cursor: page.next.map(|before| Cursor(before).encode(&user)),
+        unread_count: page.unread,
+        seq: page.seq,
+        epoch: &state.epoch,
+    };
+    Ok(answer(StatusCode::OK, &listed))
+}
+
+fn list_query(uri: &Uri, user: &UserId) -> Result<ListQuery, Problem> {
+    let mut query = Query::of(uri);
+    let (limit, unread, kind) = (query.limit(), query.unread(), query.kind());
+    let cursor = query.text("cursor");
+    query.finish()?;
+    let cursor = cursor.map(|text| Cursor::decode(&text, user)).transpose()?;
+    Ok(ListQuery {
+        limit,
+        before: cursor.map(|cursor| cursor.0),
+        unread,
+        kind,
+    })
+}
+
+/// `GET /api/notifications/unread-count`
+pub(super) async fn unread_count(
+    extract::State(state): Shared,
+    Caller(user): Caller,
+) -> Result<Response, Problem> {
+    let counters = state.store.counters(&user).await?;
+    Ok(answer(
+        StatusCode::OK,
+        &json!({ "count": counters.unread, "seq": counters.seq }),
+    ))
+}
+
+/// `GET /api/notifications/{id}`
+pub(super) async fn one(
+    extract::State(state): Shared,
+    Caller(user): Caller,
+    Id(id): Id,
+) -> Result<Response, Problem> {
+    let notification = state.store.get(&user, id).await?.ok_or(Problem::NotFound)?;
+    Ok(answer(StatusCode::OK, &notification))
+}
+
+/// `PATCH /api/notifications/{id}/read`
+pub(super) async fn read(
+    state: Shared,
+    Caller(user): Caller,
+    Id(id): Id,
+) -> Result<Response, Problem> {
+    set_read(state, user, id, true).await
+}
+
+/// `PATCH /api/notifications/{id}/unread`
+pub(super) async fn unread(
+    state: Shared,
+    Caller(user): Caller,
+    Id(id): Id,
+) -> Result<Response, Problem> {
+    set_read(state, user, id, false).await
+}
+
+async fn set_read(
+    extract::State(state): Shared,
+    user: UserId,
+    id: Uuid,
+    read: bool,
+) -> Result<Response, Problem> {
+    let notification = state.inbox.set_read(&user, id, read).await?;
+    Ok(answer(StatusCode::OK, &notification))
+}
+
+/// `POST /api/notifications/read-all`
+pub(super) async fn read_all(
+    extract::State(state): Shared,
+    Caller(user): Caller,
+) -> Result<Response, Problem> {
+    let bulk = state.inbox.read_all(&user).await?;
+    let counters = bulk.counters;
+    let body =
+        json!({ "updated": bulk.changed, "unreadCount": counters.unread, "seq": counters.seq });
+    Ok(answer(StatusCode::OK, &body))
+}
+
+/// `DELETE /api/notifications/{id}`
+pub(super) async fn delete(
+    extract::State(state): Shared,
+    Caller(user): Caller,
+    Id(id): Id,
+) -> Result<Response, Problem> {
+    state.inbox.delete(&user, id).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// `DELETE /api/notifications`
+pub(super) async fn clear(
+    extract::State(state): Shared,
+    Caller(user): Caller,
+) -> Result<Response, Problem> {
+    let bulk = state.inbox.clear(&user).await?;
+    let counters = bulk.counters;
+    let body =
+        json!({ "deleted": bulk.changed, "unreadCount": counters.unread, "seq": counters.seq });
+    Ok(answer(StatusCode::OK, &body))
+}

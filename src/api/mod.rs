@@ -1,0 +1,130 @@
+//! HTTP in: the routes of the contract, and the only folder that knows axum.
+
+mod answer;
+mod body;
+mod caller;
+mod changes;
+mod dev;
+mod draft;
+mod emit;
+mod fields;
+mod health;
+mod inbox;
+mod json;
+mod layers;
+mod origin;
+mod problem;
+mod publish;
+mod query;
+mod recipients;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, patch, post};
+use chrono::Utc;
+use http::{StatusCode, header};
+use serde::Serialize;
+
+use crate::auth::Verifier;
+use crate::inbox::Inbox;
+use crate::metrics::Metrics;
+use crate::publish::Publisher;
+use crate::store::Store;
+
+pub use dev::DevSignIn;
+pub use health::{Health, admin_router};
+pub use layers::cors;
+pub use origin::Origins;
+pub use problem::{FieldError, Problem};
+
+/// What the handlers work with.
+#[derive(Debug)]
+pub struct State {
+    pub publisher: Publisher,
+    pub inbox: Inbox,
+    /// For reading; what writes goes through `publisher` and `inbox`, which also tell the devices.
+    pub store: Store,
+    pub verifier: Verifier,
+    pub epoch: Arc<str>,
+    pub metrics: Arc<Metrics>,
+    pub origins: Origins,
+    /// The development sign-in of the embedded default; elsewhere its route does not exist.
+    pub dev: Option<DevSignIn>,
+    pub options: Options,
+}
+
+impl State {
+    fn rules(&self) -> draft::Rules {
+        draft::Rules {
+            http_urls: self.options.allow_http_urls,
+            now: Utc::now(),
+        }
+    }
+}
+
+/// How much the API takes upon itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// `http:` URLs in notifications are as good as `https:` ones.
+    pub allow_http_urls: bool,
+    /// Requests at a time; more are refused at once (503).
+    pub concurrency: usize,
+    /// How long a body may take to arrive (408).
+    pub body_deadline: Duration,
+    /// How long anything else may take (503).
+    pub handler_deadline: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            allow_http_urls: false,
+            concurrency: 1_024,
+            body_deadline: Duration::from_secs(10),
+            handler_deadline: Duration::from_secs(10),
+        }
+    }
+}
+
+/// All routes under `/api`, and the answer to paths that do not exist.
+pub fn router(state: State) -> Router {
+    let state = Arc::new(state);
+    let mut routes = Router::new()
+        .route(
+            "/api/notifications",
+            post(publish::create).get(inbox::list).delete(inbox::clear),
+        )
+        .route("/api/notifications/test", post(publish::test))
+        .route("/api/notifications/unread-count", get(inbox::unread_count))
+        .route("/api/notifications/changes", get(changes::changes))
+        .route("/api/notifications/read-all", post(inbox::read_all))
+        .route(
+            "/api/notifications/{id}",
+            get(inbox::one).delete(inbox::delete),
+        )
+        .route("/api/notifications/{id}/read", patch(inbox::read))
+        .route("/api/notifications/{id}/unread", patch(inbox::unread))
+        .route("/api/emit", post(emit::emit));
+    if state.dev.is_some() {
+        routes = routes.route("/api/dev/token", post(dev::token));
+    }
+    // The layers come last: they are around every route that is there by then.
+    let (origins, metrics) = (state.origins.clone(), Arc::clone(&state.metrics));
+    let options = state.options;
+    layers::around(routes.with_state(state), origins, metrics, options)
+}
+
+/// An answer with a JSON body. What we answer with always has a JSON form.
+fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    let body = serde_json::to_vec(body).unwrap_or_default();
+    (
+        status,
+        [(header::CONTENT_TYPE, "application/json")],
+        Body::from(body),
+    )
+        .into_response()
+}

@@ -1,0 +1,221 @@
+//! What went wrong, as the world sees it: one status, one code and one text per failure.
+
+use std::borrow::Cow;
+
+use http::StatusCode;
+use serde::Serialize;
+use tokio::task::JoinError;
+
+use crate::auth::{BearerError, Refusal};
+use crate::inbox::InboxError;
+use crate::publish::PublishError;
+use crate::store::StoreError;
+
+/// The only type that a handler may fail with.
+///
+/// The texts are fixed per kind and safe to show: none repeats what the caller wrote, none shows a
+/// cause. The causes are for the log.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// The request cannot be read: 400.
+    #[error("{detail}")]
+    Malformed {
+        code: &'static str,
+        detail: Cow<'static, str>,
+        errors: Vec<FieldError>,
+    },
+    /// The body can be read, and breaks these rules: 422.
+    #[error("the body breaks a rule")]
+    Invalid(Vec<FieldError>),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("this token may not do that")]
+    Forbidden,
+    #[error("there is nothing here")]
+    NotFound,
+    #[error("this method is not allowed here")]
+    MethodNotAllowed,
+    #[error("the body did not come in time")]
+    BodyTimeout,
+    #[error("the body is too large")]
+    TooLarge,
+    #[error("{0}")]
+    UnsupportedMediaType(&'static str),
+    #[error("the idempotency key was used for another body")]
+    KeyReused,
+    /// The store is away; whether a write happened is unknown.
+    #[error("the store is away")]
+    StoreAway(#[source] StoreError),
+    /// This node has more to do than it can; nothing was done.
+    #[error("the node is busy")]
+    Overloaded,
+    /// It took too long; whether a write happened is unknown.
+    #[error("the request took too long")]
+    TimedOut,
+    #[error("the store failed")]
+    StoreFailed(#[source] StoreError),
+    #[error("the task of the request ended early")]
+    Interrupted(#[source] JoinError),
+    #[error("the handler panicked")]
+    Panicked,
+    #[error("the request could not be answered: {0}")]
+    Defect(&'static str),
+}
+
+/// One rule that a field breaks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FieldError {
+    /// Where, as a JSON pointer (RFC 6901); in a query, `/name`.
+    pub pointer: String,
+    pub code: &'static str,
+    /// What would be right.
+    pub expected: &'static str,
+}
+
+impl Problem {
+    /// A request that cannot be read, for one reason.
+    pub(super) fn malformed(code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::Malformed {
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+        }
+    }
+
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed { .. } => StatusCode::BAD_REQUEST,
+            Self::Invalid(_) | Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Refused(_) => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::StoreAway(_) | Self::Overloaded | Self::TimedOut => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::StoreFailed(_) | Self::Interrupted(_) | Self::Panicked | Self::Defect(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+        }
+    }
+
+    /// What programs decide by. Fixed: clients rely on it.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Malformed { code, .. } => code,
+            Self::Invalid(_) => "body_invalid",
+            Self::Refused(refusal) => refusal.code(),
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::BodyTimeout => "body_timeout",
+            Self::TooLarge => "body_too_large",
+            Self::UnsupportedMediaType(_) => "media_type_unsupported",
+            Self::KeyReused => "idempotency_key_reused",
+            Self::StoreAway(_) => "storage_unavailable",
+            Self::Overloaded => "overloaded",
+            Self::TimedOut => "timed_out",
+            Self::StoreFailed(_) | Self::Interrupted(_) | Self::Panicked | Self::Defect(_) => {
+                "internal_error"
+            }
+        }
+    }
+
+    /// For people: what to do about it.
+    pub(super) fn detail(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::Malformed { detail, .. } => return detail.clone(),
+            Self::Invalid(_) => {
+                "Each entry of errors names a field and what is expected of it. Nothing was written."
+            }
+            Self::Refused(Refusal::Missing) => "Send Authorization: Bearer and a token.",
+            Self::Refused(Refusal::Invalid(_)) => {
+                "The token is not accepted; the log of the node says why."
+            }
+            Self::Refused(Refusal::Expired) => "The token has expired; get a new one.",
+            Self::Forbidden => "This needs a token with the scope notifications:publish.",
+            Self::NotFound => "There is no such resource, or not for this user.",
+            Self::MethodNotAllowed => "The header Allow lists the methods of this resource.",
+            Self::BodyTimeout => "The body did not arrive in time.",
+            Self::TooLarge => "A body has at most 32 KiB, or 256 KiB with userIds.",
+            Self::UnsupportedMediaType(detail) => detail,
+            Self::KeyReused => "This Idempotency-Key was used within 24 hours for another body.",
+            Self::StoreAway(_) | Self::TimedOut => {
+                "Whether it was done is not known; repeat it, with the same Idempotency-Key if it had one."
+            }
+            Self::Overloaded => "The node has too much to do; nothing was done. Repeat it.",
+            Self::StoreFailed(_) | Self::Interrupted(_) | Self::Panicked | Self::Defect(_) => {
+                "The node failed; its log, under the requestId, says why."
+            }
+        })
+    }
+
+    pub(super) fn errors(&self) -> &[FieldError] {
+        match self {
+            Self::Malformed { errors, .. } | Self::Invalid(errors) => errors,
+            Self::Refused(_)
+            | Self::Forbidden
+            | Self::NotFound
+            | Self::MethodNotAllowed
+            | Self::BodyTimeout
+            | Self::TooLarge
+            | Self::UnsupportedMediaType(_)
+            | Self::KeyReused
+            | Self::StoreAway(_)
+            | Self::Overloaded
+            | Self::TimedOut
+            | Self::StoreFailed(_)
+            | Self::Interrupted(_)
+            | Self::Panicked
+            | Self::Defect(_) => &[],
+        }
+    }
+}
+
+impl From<BearerError> for Problem {
+    fn from(error: BearerError) -> Self {
+        match error {
+            BearerError::Repeated => Self::malformed(
+                "authorization_repeated",
+                "There is more than one Authorization header.",
+            ),
+            BearerError::Refused(refusal) => Self::Refused(refusal),
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::StoreAway(error),
+            StoreError::KeyReused => Self::KeyReused,
+            StoreError::Failed(_) | StoreError::Migration(_) | StoreError::Refused(_) => {
+                Self::StoreFailed(error)
+            }
+        }
+    }
+}
+
+impl From<PublishError> for Problem {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Store(error) => error.into(),
+            PublishError::Interrupted(error) => Self::Interrupted(error),
+        }
+    }
+}
+
+impl From<InboxError> for Problem {
+    fn from(error: InboxError) -> Self {
+        match error {
+            InboxError::Store(error) => error.into(),
+            InboxError::NotFound => Self::NotFound,
+            InboxError::Interrupted(error) => Self::Interrupted(error),
+        }
+    }
+}

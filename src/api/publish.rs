@@ -1,0 +1,190 @@
+//! Applications hand notifications in: for one user, for many, or for oneself to try it out.
+
+use std::sync::Arc;
+
+use axum::extract;
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::body::{Large, Small};
+use super::caller::{Caller, Publisher};
+use super::draft::{Publication, test_draft};
+use super::problem::Problem;
+use super::{State, json};
+use crate::auth::Identity;
+use crate::bus::Sent;
+use crate::notification::Notification;
+use crate::publish::Published;
+use crate::store::IdempotencyKey;
+use crate::user::UserId;
+
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const MAX_KEY: usize = 255;
+
+/// The path of [`create`], in the scope of its idempotency keys.
+const PATH: &str = "/api/notifications";
+
+/// `POST /api/notifications`
+pub(super) async fn create(
+    extract::State(state): extract::State<Arc<State>>,
+    Publisher(identity): Publisher,
+    headers: HeaderMap,
+    Large(body): Large,
+) -> Result<Response, Problem> {
+    let key = idempotency_key(&headers, &identity, &body)?;
+    let Publication { draft, users, many } = Publication::parse(&body, state.rules())?;
+
+    let published = state.publisher.publish(draft, users, key).await?;
+    if many {
+        Ok(created_many(&published))
+    } else {
+        created_one(&published)
+    }
+}
+
+/// `POST /api/notifications/test`
+pub(super) async fn test(
+    extract::State(state): extract::State<Arc<State>>,
+    Caller(user): Caller,
+    Small(body): Small,
+) -> Result<Response, Problem> {
+    let draft = test_draft(&body, state.rules())?;
+    let published = state.publisher.publish(draft, vec![user], None).await?;
+    created_one(&published)
+}
+
+fn created_one(published: &Published) -> Result<Response, Problem> {
+    #[derive(Serialize)]
+    struct One<'a> {
+        #[serde(flatten)]
+        notification: &'a Notification,
+        delivery: &'static str,
+    }
+    let notification = published
+        .notifications
+        .first()
+        .ok_or(Problem::Defect("nothing was created"))?;
+    let one = One {
+        notification,
+        delivery: delivery(published.delivery),
+    };
+    Ok(mark_replay(published, json(StatusCode::CREATED, &one)))
+}
+
+fn created_many<'a>(published: &'a Published) -> Response {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Item<'i> {
+        user_id: &'i UserId,
+        id: Uuid,
+        seq: u64,
+    }
+    #[derive(Serialize)]
+    struct Many<'i> {
+        items: Vec<Item<'i>>,
+        delivery: &'static str,
+    }
+    let item = |one: &'a Notification| Item {
+        user_id: &one.user_id,
+        id: one.id,
+        seq: one.seq,
+    };
+    let items = published.notifications.iter().map(item);
+    let many = Many {
+        items: items.collect(),
+        delivery: delivery(published.delivery),
+    };
+    mark_replay(published, json(StatusCode::CREATED, &many))
+}
+
+fn delivery(sent: Sent) -> &'static str {
+    match sent {
+        Sent::Live => "live",
+        Sent::Deferred => "deferred",
+    }
+}
+
+fn mark_replay(published: &Published, mut response: Response) -> Response {
+    if published.replayed {
+        let name = HeaderName::from_static("idempotent-replayed");
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+/// The one `Idempotency-Key`, if there is one: 1 to 255 visible ASCII characters.
+///
+/// What is the same request is decided by the bytes of its body.
+fn idempotency_key(
+    headers: &HeaderMap,
+    identity: &Identity,
+    body: &Bytes,
+) -> Result<Option<IdempotencyKey>, Problem> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).into_iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let visible = value.as_bytes().iter().all(u8::is_ascii_graphic);
+    let fits = (1..=MAX_KEY).contains(&value.len());
+    let key = value
+        .to_str()
+        .ok()
+        .filter(|_| visible && fits && values.next().is_none());
+    let Some(key) = key else {
+        let detail = "Idempotency-Key is 1 to 255 visible ASCII characters, once.";
+        return Err(Problem::malformed("idempotency_key_invalid", detail));
+    };
+    let scope = format!("{} {PATH}", identity.publisher_name());
+    Ok(Some(IdempotencyKey {
+        scope,
+        key: key.to_owned(),
+        body: Sha256::digest(body).into(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(values: &[&[u8]]) -> Result<Option<String>, &'static str> {
+        let user = UserId::try_from("shop").unwrap();
+        let identity = Identity {
+            user,
+            publisher: true,
+            expires_at: 0,
+            issued_at: None,
+        };
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(IDEMPOTENCY_KEY, HeaderValue::from_bytes(value).unwrap());
+        }
+        let key = idempotency_key(&headers, &identity, &Bytes::from_static(b"{}"));
+        key.map(|key| key.map(|key| format!("{}|{}", key.scope, key.key)))
+            .map_err(|problem| problem.code())
+    }
+
+    #[test]
+    fn an_idempotency_key_belongs_to_its_publisher_and_path() {
+        assert_eq!(key(&[]), Ok(None));
+        assert_eq!(
+            key(&[b"order-7"]),
+            Ok(Some("token:shop /api/notifications|order-7".to_owned()))
+        );
+        assert!(key(&[&[b'k'; 255]]).is_ok());
+        for values in [
+            &[&b""[..]][..],
+            &[&[b'k'; 256]],
+            &[b"a b"],
+            &[b"\xc3\xa9"],
+            &[b"a", b"a"],
+        ] {
+            assert_eq!(key(values), Err("idempotency_key_invalid"), "{values:?}");
+        }
+    }
+}
