@@ -44,11 +44,17 @@ pub mod hub;
 
 pub mod catch_up;
 
+pub mod session;
+
 pub mod auth;
 
 pub mod store;
 
 // The house.
+
+pub mod front;
+
+pub mod node;
 
 pub mod tasks;
 
@@ -60,3 +66,6 @@ pub mod metrics;
 
 pub mod telemetry;
 
+pub mod client;
+
+pub mod command;

@@ -1,0 +1,155 @@
+//! What the program can be told to do.
+
+mod check_config;
+mod listen;
+mod migrate;
+mod probe;
+mod send;
+mod serve;
+mod target;
+mod token;
+
+use std::fmt::Display;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::{self, Config};
+
+/// Exit code: what was asked for could not be done.
+pub const FAILURE: u8 = 1;
+/// Exit code: what was asked for makes no sense; also clap's.
+pub const USAGE: u8 = 2;
+
+/// A self-hosted push cluster: what is published for a user on any node reaches that user's sockets on every node.
+///
+/// Without a command it serves. With nothing set it is the embedded default: one node on loopback, SQLite in
+/// ./bellhop.db, a development secret kept in ./bellhop.secret.
+#[derive(Debug, Parser)]
+#[command(name = "bellhop", version, about, long_about, max_term_width = 120)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    #[command(flatten)]
+    config: Config,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node (the default command).
+    Serve(Box<Config>),
+    /// Print a user's events as JSON lines, from now on; comes back by itself when the connection is lost.
+    Listen(listen::Listen),
+    /// Publish a notification through a running node.
+    Send(send::Send),
+    /// Print a token for a user, signed with the node's secret.
+    Token(token::Token),
+    /// Bring the database schema up to date, and exit.
+    Migrate(migrate::Migrate),
+    /// Check the settings, and say of each finding what to do.
+    CheckConfig(Box<Config>),
+    /// Try a running node from outside: handshake, publish, receive.
+    Probe(probe::Probe),
+}
+
+impl Arguments {
+    /// The arguments of this process; wrong ones end it with a message and exit code 2.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let mut command = config::ignoring_empty_variables(Self::command());
+        let matches = command.clone().get_matches();
+        let given =
+            |id: &clap::Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+        if let Some((name, _)) = matches.subcommand()
+            && let Some(id) = matches.ids().find(|id| {
+                given(id)
+                    && command
+                        .get_arguments()
+                        .any(|argument| argument.get_id() == *id)
+            })
+        {
+            let flag = id.as_str().replace('_', "-");
+            let message = format!("--{flag} belongs after the command: bellhop {name} --{flag} …");
+            command.error(ErrorKind::ArgumentConflict, message).exit();
+        }
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// Why a command failed, in words for the person who gave it.
+#[derive(Debug)]
+pub(crate) struct Failure(String);
+
+impl Failure {
+    fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    /// The error and its causes, in one line. A cause that its effect quotes is not repeated.
+    fn from(error: E) -> Self {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            let error_text = error.to_string();
+            if !text.ends_with(&error_text) {
+                text = format!("{text}: {error_text}");
+            }
+            cause = error.source();
+        }
+        Self(text)
+    }
+}
+
+/// Carries out what the arguments say. `program` is how the caller spelled the program.
+#[must_use]
+pub fn run(arguments: Arguments, program: &str) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("cannot start: {error}"));
+            return ExitCode::from(FAILURE);
+        }
+    };
+    let outcome = runtime.block_on(async {
+        match arguments.command {
+            None => serve::run(arguments.config, program).await,
+            Some(Command::Serve(config)) => serve::run(*config, program).await,
+            Some(Command::Listen(listen)) => listen.run().await,
+            Some(Command::Send(send)) => send.run().await,
+            Some(Command::Token(token)) => token.run(),
+            Some(Command::Migrate(migrate)) => migrate.run().await,
+            Some(Command::CheckConfig(config)) => check_config::run(&config),
+            Some(Command::Probe(probe)) => probe.run().await,
+        }
+    });
+    // Tasks that wait for a dead network do not keep the program from ending.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(message)) => {
+            complain(&message);
+            ExitCode::from(FAILURE)
+        }
+    }
+}
+
+/// Says what went wrong, on standard error.
+pub fn complain(message: &str) {
+    // With standard error closed there is nobody to tell.
+    let _closed = writeln!(std::io::stderr(), "bellhop: {message}");
+}
+
+/// Prints one line of output, at once. A reader that went away (`| head`) ends the command.
+fn say(line: impl Display) -> Result<(), Failure> {
+    let mut output = std::io::stdout().lock();
+    Ok(writeln!(output, "{line}").and_then(|()| output.flush())?)
+}

@@ -1,0 +1,106 @@
+//! `bellhop serve`: runs a node until it is told to stop.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{Failure, say};
+use crate::config::Config;
+use crate::node::{Listeners, Node, Shared, StartError};
+use crate::telemetry;
+
+pub(super) async fn run(config: Config, program: &str) -> Result<(), Failure> {
+    telemetry::start(&config.logs).map_err(Failure)?;
+    raise_descriptor_limit();
+    let mut signals = Signals::new()?;
+
+    // Before the ports: a taken one would hide what is wrong with the settings.
+    let contradictions = config.contradictions();
+    if !contradictions.is_empty() {
+        return Err(StartError::Contradictions(contradictions).into());
+    }
+    let listeners = Listeners::bind(&config).await?;
+    let interrupted = CancellationToken::new();
+    let node = tokio::select! {
+        node = Node::start(&config, listeners, Shared::default(), &interrupted) => node?,
+        () = signals.next() => return Ok(()),
+    };
+    announce(&config, &node, program)?;
+
+    let failed = tokio::select! {
+        () = signals.next() => false,
+        () = node.failed() => true,
+    };
+    tracing::info!("leaving");
+    let clean = tokio::select! {
+        clean = node.stop() => clean,
+        // Whoever asks twice does not want to wait.
+        () = signals.next() => return Err(Failure::new("ended at once, by a second signal")),
+    };
+    match (failed, clean) {
+        (false, true) => Ok(()),
+        (true, _) => Err(Failure::new(
+            "a part of the node ended by itself; see the log",
+        )),
+        (false, false) => Err(Failure::new("the node did not come to a clean end in time")),
+    }
+}
+
+fn announce(config: &Config, node: &Node, program: &str) -> Result<(), Failure> {
+    tracing::info!(listen = %node.address(), admin = %node.admin_address(), "serving");
+    if !config.auth.is_embedded() {
+        return Ok(());
+    }
+    let address = format!("http://{}", node.address());
+    say(format_args!(
+        "
+  Bellhop serves at {address}  (embedded default: this machine only, {store})
+
+  Listen, in a second terminal in this folder:
+    {program} listen --user 42{at}
+  Send, in a third:
+    {program} send --user 42 --title Hello{at}
+  Or with curl:
+    curl -X POST {address}/api/notifications/test \\
+      -H \"Authorization: Bearer $({program} token --user 42)\" \\
+      -H 'Content-Type: application/json' -d '{{\"title\": \"Hello\"}}'
+
+  Health and metrics: http://{admin}/metrics     Stop: Ctrl-C
+",
+        store = config.backends.database_url.expose(),
+        at = if node.address().port() == 3000 {
+            String::new()
+        } else {
+            format!(" --url {address}")
+        },
+        admin = node.admin_address(),
+    ))
+}
+
+/// Raises the soft limit of open files to the hard one: each socket takes a descriptor.
+fn raise_descriptor_limit() {
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+/// SIGTERM and SIGINT: both ask the node to leave.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The way to the Socket.IO endpoint: who may shake hands, how long a body may take, and what a poll carried away.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Frame;
+
+use crate::api::{Health, Origins};
+use crate::hub::Hub;
+use crate::hub::line::Line;
+use crate::hub::transport::{self, Body, Endpoint, Transports, query};
+use crate::metrics::{Metrics, Rejected};
+
+/// How long the body of a polling client's request may take.
+const BODY: Duration = Duration::from_secs(10);
+
+/// What stands before the socket library.
+#[derive(Clone)]
+pub struct Gate {
+    pub library: Endpoint,
+    pub transports: Arc<Transports>,
+    pub hub: Hub,
+    pub origins: Origins,
+    pub health: Arc<Health>,
+    pub metrics: Arc<Metrics>,
+    /// Sockets of this node; 0 is no limit.
+    pub limit_sockets: usize,
+    /// Bytes of a packet.
+    pub limit_body: usize,
+}
+
+impl Gate {
+    /// Answers a request below the socket path. The request's [`Line`] is among its extensions.
+    pub async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Infallible> {
+        if let Some(refusal) = self.refuse(&request) {
+            return Ok(refusal);
+        }
+        let request = match self.read_body(request).await {
+            Ok(request) => request,
+            Err(status) => return Ok(refusal(status, "body_refused")),
+        };
+        Ok(self.pass(request).await)
+    }
+
+    /// Refuses a handshake before any session exists. What a retry cures is `503` with `Retry-After`:
+    /// from a `connect_error` the official clients would not come back.
+    fn refuse(&self, request: &Request<Body>) -> Option<Response<Body>> {
+        let headers = request.headers();
+        let is_refused = |origin| !self.origins.admits(origin, headers.get(header::HOST));
+        let full = |limit| limit > 0 && self.hub.len() >= limit;
+        let (status, code, reason) = if headers.get(header::ORIGIN).is_some_and(is_refused) {
+            (StatusCode::FORBIDDEN, "origin_refused", Rejected::Origin)
+        } else if query(request.uri(), "sid").is_some() {
+            return None;
+        } else if self.health.is_draining() {
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "draining",
+                Rejected::Draining,
+            )
+        } else if full(self.limit_sockets) {
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "node_full",
+                Rejected::Limit,
+            )
+        } else {
+            return None;
+        };
+        self.metrics.connections_rejected.of(reason).increment(1);
+        Some(refusal(status, code))
+    }
+
+    /// Reads the body here: the library would wait for it for ever, also after its session has ended.
+    async fn read_body(&self, request: Request<Body>) -> Result<Request<Body>, StatusCode> {
+        if request.method() != Method::POST {
+            return Ok(request);
+        }
+        let (parts, body) = request.into_parts();
+        let body = tokio::time::timeout(BODY, collect(body, self.limit_body)).await;
+        let body = body.unwrap_or(Err(StatusCode::REQUEST_TIMEOUT))?;
+        Ok(Request::from_parts(parts, whole(body)))
+    }
+
+    async fn pass(&self, request: Request<Body>) -> Response<Body> {
+        let sid = query(request.uri(), "sid").map(str::to_owned);
+        let is_poll =
+            request.method() == Method::GET && query(request.uri(), "transport") == Some("polling");
+        let line = request.extensions().get::<Arc<Line>>().cloned();
+        let response = transport::answer(self.library.clone(), request).await;
+
+        let upgrades = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if let Some(line) = line.filter(|_| upgrades) {
+            line.upgrade();
+            if let Some(sid) = &sid {
+                self.transports.upgrade(sid, &line);
+            }
+        }
+        match sid
+            .filter(|_| is_poll)
+            .and_then(|sid| self.transports.account(&sid))
+        {
+            Some(account) => response.map(|body| {
+                let count = move |frame: Frame<Bytes>| {
+                    let (packets, bytes) = frame.data_ref().map_or((0, 0), |data| events_in(data));
+                    account.written(packets, bytes);
+                    frame
+                };
+                body.map_frame(count).boxed_unsync()
+            }),
+            None => response,
+        }
+    }
+}
+
+/// All of a body, if it has no more than `limit` bytes.
+async fn collect(mut body: Body, limit: usize) -> Result<Bytes, StatusCode> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            return Err(StatusCode::BAD_REQUEST);
+        };
+        let data = frame.into_data().unwrap_or_default();
+        if bytes.len() + data.len() > limit {
+            return Err(StatusCode::PAYLOAD_TOO_LARGE);
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes.into())
+}
+
+fn refusal(status: StatusCode, code: &str) -> Response<Body> {
+    let body = serde_json::json!({ "code": code }).to_string();
+    let mut response = Response::new(whole(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+fn whole(bytes: Bytes) -> Body {
+    Full::new(bytes)
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
+/// The events in a polling payload, and their bytes: packets are separated by the record separator.
+fn events_in(payload: &[u8]) -> (u64, u64) {
+    let events = payload
+        .split(|byte| *byte == 0x1e)
+        .filter(|packet| packet.starts_with(b"42"));
+    events.fold((0, 0), |(packets, bytes), event| {
+        (packets + 1, bytes + event.len() as u64)
+    })
+}
+
+/// Leaves of a handshake only copies of what is looked at.
+///
+/// The socket library keeps the parts of a session's first request as long as the session lives, and each
+/// header would pin the whole buffer that the request was read into.
+#[must_use]
+pub fn slim(mut request: Request<Body>) -> Request<Body> {
+    const KEPT: [header::HeaderName; 7] = [
+        header::AUTHORIZATION,
+        header::CONTENT_TYPE,
+        header::CONTENT_LENGTH,
+        header::CONNECTION,
+        header::UPGRADE,
+        header::SEC_WEBSOCKET_KEY,
+        header::SEC_WEBSOCKET_VERSION,
+    ];
+    let mut kept = HeaderMap::with_capacity(KEPT.len());
+    for name in KEPT {
+        for value in request.headers().get_all(&name) {
+            if let Ok(copy) = HeaderValue::from_bytes(value.as_bytes()) {
+                kept.append(name.clone(), copy);
+            }
+        }
+    }
+    *request.headers_mut() = kept;
+    if let Ok(copy) = request.uri().to_string().parse() {
+        *request.uri_mut() = copy;
+    }
+    request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_counted_in_a_polling_payload() {
+        assert_eq!(events_in(b""), (0, 0));
+        assert_eq!(events_in(b"2"), (0, 0));
+        assert_eq!(
+            events_in(b"42[\"a\",1]\x1e6\x1e430[{}]\x1e42[\"b\"]"),
+            (2, 16)
+        );
+    }
+}

@@ -1,0 +1,155 @@
+//! The one public port: accepts connections, and gives each request to the sockets or to the API.
+//!
+//! An accept loop of our own, because the framework's has no time limit for request headers and leaves
+//! `TCP_NODELAY` off; and because each connection is watched by a [`Line`].
+
+mod gate;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::hub::line::{Line, Watched};
+use crate::hub::transport::{self, Body, Endpoint};
+use crate::tasks::Tasks;
+
+pub use gate::{Gate, slim};
+
+/// How long a client may take to send a request's headers, and how long a connection may idle between
+/// two requests: longer than balancers keep one before they use it again, short enough that idle
+/// strangers do not keep a descriptor.
+const HEADERS: Duration = Duration::from_secs(30);
+
+/// Headers of a request, in number and in bytes; more is `431`.
+const HEADER_COUNT: usize = 64;
+const HEADER_BYTES: usize = 16 * 1024;
+
+/// Pause after a failed accept (no descriptors left, most likely), so that it does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What answers requests on the public port.
+#[derive(Clone)]
+pub struct Front {
+    pub api: Endpoint,
+    pub sockets: Endpoint,
+    pub socket_path: Arc<str>,
+    /// Connections at a time, upgraded ones among them; further ones wait in the kernel's queue.
+    pub limit_connections: usize,
+    pub tasks: Tasks,
+}
+
+impl Front {
+    /// Serves until `stop` fires; then connections finish the request they are in.
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
+        let room = self.limit_connections.clamp(1, Semaphore::MAX_PERMITS);
+        let room = Arc::new(Semaphore::new(room));
+        loop {
+            let place = tokio::select! {
+                place = Arc::clone(&room).acquire_owned() => place,
+                () = stop.cancelled() => return,
+            };
+            // Closed never: the semaphore lives as long as this.
+            let Ok(place) = place else { return };
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = stop.cancelled() => return,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    self.tasks
+                        .spawn(self.clone().connection(stream, place, stop.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn connection(
+        self,
+        stream: TcpStream,
+        place: OwnedSemaphorePermit,
+        stop: CancellationToken,
+    ) {
+        // An event is one small write: it is not to wait for a full segment.
+        if stream.set_nodelay(true).is_err() {
+            return;
+        }
+        let line = Arc::new(Line::default());
+        // The place goes with the stream, which outlives this as a WebSocket.
+        let stream = TokioIo::new(Watched::new(stream, Arc::clone(&line), place));
+        let service = service_fn(move |request| {
+            let (front, line) = (self.clone(), Arc::clone(&line));
+            async move { Ok::<_, Infallible>(front.answer(request, line).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADERS)
+            .max_headers(HEADER_COUNT)
+            .max_buf_size(HEADER_BYTES)
+            .serve_connection(stream, service)
+            .with_upgrades();
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection ended early");
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>, line: Arc<Line>) -> Response<Body> {
+        let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+        if is_below(request.uri().path(), &self.socket_path) {
+            request.extensions_mut().insert(line);
+            return transport::answer(self.sockets.clone(), request).await;
+        }
+        // In a task of its own: a caller that hangs up cancels nothing that was begun.
+        let work = self
+            .tasks
+            .spawn(transport::answer(self.api.clone(), request));
+        work.await.unwrap_or_else(|_panicked| {
+            let mut response = Response::new(Body::default());
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            response
+        })
+    }
+}
+
+/// Whether `path` is `base` or below it; with or without the slash at its end.
+fn is_below(path: &str, base: &str) -> bool {
+    let base = base.trim_end_matches('/');
+    path.strip_prefix(base)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_socket_path_is_not_a_prefix_of_other_names() {
+        for path in ["/socket.io", "/socket.io/", "/socket.io/x"] {
+            assert!(is_below(path, "/socket.io/"), "{path}");
+        }
+        for path in ["/", "/socket.iox", "/api/socket.io"] {
+            assert!(!is_below(path, "/socket.io/"), "{path}");
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! What a node is made of, and how its pieces are put together.
+
+use std::convert::Infallible;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
+
+use super::{Shared, StartError};
+use crate::announce::{Announcer, now_ms};
+use crate::api::{self, DevSignIn, Health, Options, Origins};
+use crate::auth::{LEEWAY_SECONDS, Verifier};
+use crate::bus::{self, Bus, Exchange, Incoming};
+use crate::catch_up::CatchUp;
+use crate::config::Config;
+use crate::front::{Front, Gate, slim};
+use crate::hub::transport::{Body, Endpoint, Transports};
+use crate::hub::{self, Hub};
+use crate::inbox::Inbox;
+use crate::metrics::{Metrics, Path};
+use crate::publish::Publisher;
+use crate::session::Sessions;
+use crate::store::{Store, StoreError};
+use crate::tasks::Tasks;
+use crate::telemetry::UserIds;
+
+/// How long the store may be away before the next log line says so, while a node waits for it to start.
+const STORE_RETRY: Duration = Duration::from_secs(5);
+
+/// What a node is made of.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    verifier: Verifier,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) tasks: Tasks,
+    pub(super) health: Arc<Health>,
+    transports: Arc<Transports>,
+    epoch: Arc<str>,
+    pub(super) store: Store,
+    /// Others of this process use the store as well, and go on.
+    pub(super) shares_store: bool,
+    catch_up: CatchUp,
+    pub(super) hub: Hub,
+    bus: Bus,
+}
+
+impl Pieces {
+    /// Builds what does not yet need the public port. The admin listener answers from the beginning.
+    pub(super) async fn build(
+        config: &Config,
+        admin: TcpListener,
+        shared: Shared,
+        stop: &CancellationToken,
+    ) -> Result<Self, StartError> {
+        let verifier = Verifier::new(&config.auth, config.auth.secret(true)?.as_ref())?;
+        let (metrics, tasks, health) = (
+            Arc::new(Metrics::new()),
+            Tasks::default(),
+            Arc::new(Health::default()),
+        );
+        let measured: Arc<OnceLock<Hub>> = Arc::default();
+        serve_admin(admin, &tasks, &health, &metrics, Arc::clone(&measured));
+
+        let shares_store = shared.store.is_some();
+        let store = open_store(config, shared.store, &metrics, stop).await?;
+        let epoch: Arc<str> = store.epoch().await?.into();
+
+        let limit = config.sockets.replay_limit;
+        let catch_up = CatchUp::new(
+            store.clone(),
+            Arc::clone(&metrics),
+            tasks.clone(),
+            Arc::clone(&epoch),
+            limit,
+        );
+        let following = catch_up.clone();
+        let follow = Box::new(move |seat, step, why| following.follow(seat, step, why));
+        let transports = Arc::new(Transports::new(
+            config.listen.socket_io_path.clone(),
+            tasks.clone(),
+        ));
+        let limits = hub::Limits {
+            sockets: connection_limit(config),
+            per_user: config.limits.limit_connections_per_user,
+        };
+        metrics
+            .connections_limit
+            .of(())
+            .set(u32::try_from(limits.sockets).unwrap_or(u32::MAX));
+        let user_ids = UserIds(config.logs.log_user_ids);
+        let hub = Hub::new(
+            Arc::clone(&metrics),
+            Arc::clone(&transports),
+            Arc::clone(&epoch),
+            user_ids,
+            limits,
+            follow,
+        );
+        measured.get_or_init(|| hub.clone());
+        let bus = join_bus(config, shared.exchange, &epoch, &metrics, &tasks, &hub)?;
+        Ok(Self {
+            verifier,
+            metrics,
+            tasks,
+            health,
+            transports,
+            epoch,
+            store,
+            shares_store,
+            catch_up,
+            hub,
+            bus,
+        })
+    }
+
+    /// Puts the pieces behind the public port, and answers the tasks that serve it.
+    pub(super) fn serve(&self, config: &Config, listener: TcpListener) -> Tasks {
+        let announcer = Announcer::new(self.hub.clone(), self.bus.clone(), Arc::clone(&self.epoch));
+        let inbox = Inbox::new(
+            self.store.clone(),
+            announcer.clone(),
+            self.tasks.clone(),
+            Arc::clone(&self.metrics),
+        );
+        let publisher = Publisher::new(
+            self.store.clone(),
+            announcer,
+            self.tasks.clone(),
+            Arc::clone(&self.metrics),
+        );
+        let origins = Origins::new(&config.listen.cors_origins, config.auth.is_embedded());
+        let sockets = self.sockets(config, &origins, inbox.clone());
+        self.transports.serve_by(sockets.clone());
+        let connections = Tasks::default();
+        let front = Front {
+            api: self.api(config, &origins, publisher, inbox),
+            sockets,
+            socket_path: config.listen.socket_io_path.as_str().into(),
+            limit_connections: stream_limit(connection_limit(config)),
+            tasks: connections.clone(),
+        };
+        let (hub, metrics) = (self.hub.clone(), Arc::clone(&self.metrics));
+        self.tasks
+            .essential("sweep", |stop| sweep(hub, metrics, stop));
+        connections.essential("front", |stop| front.serve(listener, stop));
+        connections
+    }
+
+    /// The Socket.IO endpoint, with its sessions.
+    fn sockets(&self, config: &Config, origins: &Origins, inbox: Inbox) -> Endpoint {
+        let sessions = Sessions {
+            verifier: self.verifier.clone(),
+            hub: self.hub.clone(),
+            bus: self.bus.clone(),
+            inbox,
+            catch_up: self.catch_up.clone(),
+            metrics: Arc::clone(&self.metrics),
+            epoch: Arc::clone(&self.epoch),
+            limit_per_user: config.limits.limit_connections_per_user,
+            event_limit: config.limits.limit_events_per_socket,
+        };
+        let library = tower::ServiceBuilder::new()
+            // The library keeps the request; it is to keep little.
+            .map_request(slim)
+            .map_response(|response: Response<_>| response.map(boxed))
+            .layer(sessions.serve(&config.sockets, &config.listen.socket_io_path))
+            .service(tower::service_fn(not_found));
+        let gate = Gate {
+            library: Endpoint::new(library),
+            transports: Arc::clone(&self.transports),
+            hub: self.hub.clone(),
+            origins: origins.clone(),
+            health: Arc::clone(&self.health),
+            metrics: Arc::clone(&self.metrics),
+            limit_sockets: connection_limit(config),
+            limit_body: usize::try_from(config.sockets.max_payload_bytes).unwrap_or(usize::MAX),
+        };
+        let endpoint = tower::ServiceBuilder::new()
+            // As on the API: what is answered has a name.
+            .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+            .layer(PropagateRequestIdLayer::x_request_id())
+            // Outside of the gate, so that pages can read refusals too. Cookies carry no authority here, but sticky
+            // sessions need them.
+            .layer(api::cors(origins.clone()).allow_credentials(true))
+            .map_response(|response: Response<_>| response.map(BodyExt::boxed_unsync))
+            // A defect costs its own request, not the connection.
+            .layer(CatchPanicLayer::new())
+            .service(tower::service_fn(move |request| {
+                gate.clone().answer(request)
+            }));
+        Endpoint::new(endpoint)
+    }
+
+    fn api(
+        &self,
+        config: &Config,
+        origins: &Origins,
+        publisher: Publisher,
+        inbox: Inbox,
+    ) -> Endpoint {
+        let secret = config
+            .auth
+            .is_embedded()
+            .then(|| config.auth.secret(false).ok().flatten())
+            .flatten();
+        let router = api::router(api::State {
+            publisher,
+            inbox,
+            store: self.store.clone(),
+            verifier: self.verifier.clone(),
+            epoch: Arc::clone(&self.epoch),
+            metrics: Arc::clone(&self.metrics),
+            origins: origins.clone(),
+            dev: secret.map(|secret| DevSignIn {
+                auth: config.auth.clone(),
+                secret,
+            }),
+            options: Options {
+                allow_http_urls: config.limits.allow_http_urls,
+                ..Options::default()
+            },
+        });
+        Endpoint::new(
+            tower::ServiceBuilder::new()
+                .map_response(|response: Response<_>| response.map(boxed))
+                .service(router),
+        )
+    }
+}
+
+/// Waits for a store that is away; then brings its schema up to date.
+async fn open_store(
+    config: &Config,
+    shared: Option<Store>,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+) -> Result<Store, StartError> {
+    let store = match shared {
+        Some(store) => store,
+        None => {
+            Store::open(
+                config.backends.database_url.expose(),
+                config.backends.database_pool,
+            )
+            .await?
+        }
+    };
+    loop {
+        match store.migrate().await {
+            Ok(0) => return Ok(store),
+            Ok(applied) => {
+                tracing::info!(applied, "the database schema is up to date");
+                return Ok(store);
+            }
+            Err(error @ StoreError::Unavailable(_)) => {
+                metrics.store_errors.of((&error).into()).increment(1);
+                tracing::warn!(
+                    error = causes(&error),
+                    store = config.backends.database_url.place(),
+                    "waiting for the store; is DATABASE_URL right?"
+                );
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(STORE_RETRY) => {}
+            () = stop.cancelled() => return Err(StartError::Stopped),
+        }
+    }
+}
+
+/// An error with all its causes, as one text: the form of the log decides whether it shows more of an error
+/// than the outermost. A cause that the text ends with already, because its effect quotes it, is left out.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let error_text = error.to_string();
+        if !text.ends_with(&error_text) {
+            text = format!("{text}: {error_text}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Joins the bus, and passes on what comes from it for the life of the node.
+fn join_bus(
+    config: &Config,
+    exchange: Option<Exchange>,
+    epoch: &Arc<str>,
+    metrics: &Arc<Metrics>,
+    tasks: &Tasks,
+    hub: &Hub,
+) -> Result<Bus, StartError> {
+    let (bus, mut incoming) = match &config.backends.redis_url {
+        Some(url) => {
+            let settings = bus::redis::Config::new(url.expose(), &config.backends.bus_prefix);
+            bus::redis::Bus::connect(&settings, Arc::clone(epoch), Arc::clone(metrics), tasks)?
+        }
+        None => exchange.unwrap_or_default().join(Arc::clone(metrics)),
+    };
+    let hub = hub.clone();
+    tasks.essential("bus to hub", |stop| async move {
+        loop {
+            let incoming = tokio::select! {
+                incoming = incoming.recv() => incoming,
+                () = stop.cancelled() => return,
+            };
+            match incoming {
+                Some(Incoming::Message(message)) => hub.deliver(&message, Path::Remote),
+                // A node of another epoch has read it later or earlier than this one; what the store says is
+                // compared either way.
+                Some(Incoming::Restored | Incoming::OtherEpoch) => hub.recheck(),
+                None => return,
+            }
+        }
+    });
+    Ok(bus)
+}
+
+fn serve_admin(
+    listener: TcpListener,
+    tasks: &Tasks,
+    health: &Arc<Health>,
+    metrics: &Arc<Metrics>,
+    hub: Arc<OnceLock<Hub>>,
+) {
+    let metrics = Arc::clone(metrics);
+    let router = api::admin_router(Arc::clone(health), move || {
+        if let Some(hub) = hub.get() {
+            hub.measure();
+        }
+        metrics.render()
+    });
+    tasks.essential("admin", |stop| async move {
+        if let Err(error) = axum::serve(listener, router)
+            .with_graceful_shutdown(stop.cancelled_owned())
+            .await
+        {
+            tracing::error!(%error, "the admin listener ended");
+        }
+    });
+}
+
+/// What is due each second.
+async fn sweep(hub: Hub, metrics: Arc<Metrics>, stop: CancellationToken) {
+    let mut each_second = tokio::time::interval(Duration::from_secs(1));
+    each_second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = each_second.tick() => {
+                hub.sweep(now_ms() / 1_000, LEEWAY_SECONDS);
+                metrics.upkeep();
+            }
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Sockets that this node takes at most, 0 for no limit: what is set, or what its descriptors allow.
+fn connection_limit(config: &Config) -> usize {
+    const MOST: usize = 20_000;
+    config
+        .limits
+        .limit_connections
+        .unwrap_or(descriptors().min(MOST))
+}
+
+/// Connections that this node accepts: for its sockets, and some more for the API and for handshakes that
+/// are to be refused; never more than its descriptors allow.
+fn stream_limit(sockets: usize) -> usize {
+    const SPARE: usize = 256;
+    match sockets {
+        0 => descriptors(),
+        sockets => sockets.saturating_add(SPARE).min(descriptors()),
+    }
+}
+
+/// Files that may be open for clients, less what the node itself needs.
+fn descriptors() -> usize {
+    const RESERVED: u64 = 512;
+    let all = rlimit::Resource::NOFILE.get_soft().unwrap_or(1_024);
+    usize::try_from(all.saturating_sub(RESERVED).max(64)).unwrap_or(usize::MAX)
+}
+
+fn boxed<B>(body: B) -> Body
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<tower::BoxError>,
+{
+    body.map_err(Into::into).boxed_unsync()
+}
+
+/// Only for the layer's sake: what is not below the socket path never comes here.
+async fn not_found(_: Request<Body>) -> Result<Response<Empty<Bytes>>, Infallible> {
+    let mut response = Response::new(Empty::new());
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    Ok(response)
+}

@@ -1,0 +1,383 @@
+//! One socket's life: authenticate → enter the hub → subscribe → catch up → live → gone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use socketioxide::extract::{AckSender, Event as EventName, SocketRef, TryData};
+use socketioxide::handler::ConnectHandler;
+use socketioxide::layer::SocketIoLayer;
+use socketioxide::socket::DisconnectReason;
+use socketioxide::{ParserConfig, SocketIo};
+use uuid::Uuid;
+
+use crate::auth::{self, Identity, Refusal, Verifier};
+use crate::bus::{Bus, Subscription};
+use crate::catch_up::CatchUp;
+use crate::config::{EventLimit, Sockets};
+use crate::hub::cursor::Step;
+use crate::hub::{Hub, Resume, Seat};
+use crate::inbox::{Inbox, InboxError};
+use crate::metrics::{Closed, Metrics, Rejected, Repair};
+use crate::rate::{Bucket, Taken};
+use crate::store::Bulk;
+
+/// How long a socket waits for its subscription to be confirmed. After that it goes live without, and
+/// is compared with the store again when the confirmation comes.
+const CONFIRMATION: Duration = Duration::from_secs(1);
+
+/// Packets that the library queues for a socket at most: far above what stalls a socket, so that pings
+/// and acks always find room.
+const SOCKET_QUEUE: usize = 1_024;
+
+/// Largest piece that a WebSocket reads at once; what an idle connection holds is of this size.
+const READ_BUFFER: usize = 4 * 1_024;
+
+/// Everything that sessions share.
+pub struct Sessions {
+    pub verifier: Verifier,
+    pub hub: Hub,
+    pub bus: Bus,
+    pub inbox: Inbox,
+    pub catch_up: CatchUp,
+    pub metrics: Arc<Metrics>,
+    pub epoch: Arc<str>,
+    /// Sockets of one user; 0 is no limit.
+    pub limit_per_user: usize,
+    pub event_limit: EventLimit,
+}
+
+/// Why a CONNECT is refused. Its `Display` is the `connect_error` message that the client acts on; a
+/// retry does not cure any of these.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+enum Refused {
+    #[error("{}", .0.code())]
+    Token(Refusal),
+    #[error("too_many_connections")]
+    TooManyConnections,
+}
+
+impl Sessions {
+    /// The layer that speaks Socket.IO below `path`, with the namespace `/`: the only one there is.
+    #[must_use]
+    pub fn serve(self, settings: &Sockets, path: &str) -> SocketIoLayer {
+        let payload = settings.max_payload_bytes;
+        let bytes = usize::try_from(payload).unwrap_or(usize::MAX);
+        // No attachments: Bellhop's events are text, and an announced attachment holds memory.
+        let parser = ParserConfig::common()
+            .max_incoming_binaries(0)
+            .max_incoming_binary_buf_size(0);
+        let (layer, io) = SocketIo::builder()
+            .with_parser(parser)
+            .req_path(path.trim_end_matches('/').to_owned())
+            .ping_interval(settings.ping_interval())
+            .ping_timeout(settings.ping_timeout())
+            .connect_timeout(settings.connect_timeout())
+            .max_payload(u64::from(payload))
+            .ws_max_message_size(bytes)
+            .ws_max_frame_size(bytes)
+            .ws_read_buffer_size(READ_BUFFER)
+            .max_buffer_size(SOCKET_QUEUE)
+            .build_layer();
+
+        let entering = Arc::new(self);
+        let sessions = Arc::clone(&entering);
+        let authenticate = move |socket: SocketRef, TryData(auth): TryData<Value>| {
+            let outcome = sessions.authenticate(&socket, &auth.unwrap_or_default());
+            std::future::ready(outcome)
+        };
+        // What must not come late (the handlers of events and of the end) is set before the first await.
+        let enter = move |socket: SocketRef| Arc::clone(&entering).enter(socket);
+        io.ns("/", enter.with(authenticate));
+        layer
+    }
+
+    /// Decides whether a socket may enter, and remembers as whom.
+    fn authenticate(&self, socket: &SocketRef, auth: &Value) -> Result<(), Refused> {
+        let identity = self
+            .identity(socket, auth)
+            .inspect_err(|refused| self.report(socket, *refused))?;
+        socket.extensions.insert(identity);
+        socket.extensions.insert(resume(auth, &self.epoch));
+        Ok(())
+    }
+
+    fn identity(&self, socket: &SocketRef, auth: &Value) -> Result<Identity, Refused> {
+        let token = match auth.get("token").and_then(Value::as_str) {
+            Some(token) => token,
+            None => auth::bearer(&socket.req_parts().headers)
+                .map_err(|error| Refused::Token(error.into()))?,
+        };
+        let identity = self.verifier.verify(token).map_err(Refused::Token)?;
+
+        let limit = self.limit_per_user;
+        if limit > 0 && self.hub.sockets_of(&identity.user) >= limit {
+            return Err(Refused::TooManyConnections);
+        }
+        Ok(identity)
+    }
+
+    fn report(&self, socket: &SocketRef, refused: Refused) {
+        let (kind, rule) = match refused {
+            Refused::Token(refusal) => (Rejected::Auth, refusal.to_string()),
+            Refused::TooManyConnections => (
+                Rejected::Limit,
+                "the user's sockets on this node; BELLHOP_LIMIT_CONNECTIONS_PER_USER decides"
+                    .to_owned(),
+            ),
+        };
+        self.metrics.connections_rejected.of(kind).increment(1);
+        tracing::info!(socket = %socket.id, code = %refused, rule, "connect refused");
+    }
+
+    /// Enters the socket into the hub and its room, and answers the future that brings it live.
+    fn enter(self: Arc<Self>, socket: SocketRef) -> impl Future<Output = ()> + Send + use<> {
+        let identity: Option<Identity> = socket.extensions.remove();
+        let resume: Resume = socket.extensions.remove().unwrap_or_default();
+        // Always there: authenticate put it there.
+        let entered = identity.and_then(|identity| self.seat(&socket, identity, resume));
+        async move {
+            if let Some((seat, step, subscription)) = entered {
+                self.go_live(&socket, seat, step, &subscription).await;
+            }
+        }
+    }
+
+    fn seat(
+        self: &Arc<Self>,
+        socket: &SocketRef,
+        identity: Identity,
+        resume: Resume,
+    ) -> Option<(Arc<Seat>, Step, Arc<Subscription>)> {
+        let Identity {
+            user, expires_at, ..
+        } = identity;
+        socket.join(user.room());
+        let (seat, step) = self.hub.enter(&user, socket, resume, expires_at)?;
+        let subscription = Arc::new(self.bus.subscribe(&user));
+
+        // Weak, for the seat holds its socket, and the socket holds these.
+        let (sessions, at, held) = (
+            Arc::clone(self),
+            Arc::downgrade(&seat),
+            Arc::clone(&subscription),
+        );
+        socket.on_disconnect(move |_: SocketRef, reason: DisconnectReason| {
+            if let Some(seat) = at.upgrade() {
+                sessions.leave(&seat, reason);
+            }
+            drop(held);
+            std::future::ready(())
+        });
+        let (sessions, at) = (Arc::clone(self), Arc::downgrade(&seat));
+        let bucket = Arc::new(Bucket::new(self.event_limit));
+        socket.on_fallback(
+            move |EventName(name): EventName, TryData(data): TryData<Value>, ack: AckSender| async move {
+                let Some(seat) = at.upgrade() else { return };
+                let answer = match bucket.take() {
+                    Taken::Granted => sessions.act(&seat, &name, &data.unwrap_or_default()).await,
+                    Taken::Refused => Err(Denied::RateLimited),
+                    Taken::Abused => return seat.close(Closed::Protocol),
+                };
+                // A client that is gone does not hear the answer.
+                let _gone = ack.send(&answer.unwrap_or_else(Denied::into_ack));
+            },
+        );
+        Some((seat, step, subscription))
+    }
+
+    async fn go_live(
+        &self,
+        socket: &SocketRef,
+        seat: Arc<Seat>,
+        step: Step,
+        subscription: &Subscription,
+    ) {
+        if !socket.connected() {
+            // It ended before its end could be noticed.
+            return self.leave(&seat, DisconnectReason::TransportError);
+        }
+        if step != Step::Subscribe {
+            return self.catch_up.follow(seat, step, None);
+        }
+        let confirmed = tokio::time::timeout(CONFIRMATION, subscription.confirmed())
+            .await
+            .is_ok();
+        self.catch_up
+            .follow(Arc::clone(&seat), seat.subscribed(), None);
+        if !confirmed {
+            self.recheck_when_confirmed(&seat, subscription).await;
+        }
+    }
+
+    /// What came between the first read and the confirmation may have passed by.
+    async fn recheck_when_confirmed(&self, seat: &Arc<Seat>, subscription: &Subscription) {
+        let mut patience = tokio::time::interval(CONFIRMATION);
+        while !seat.is_gone() {
+            tokio::select! {
+                () = subscription.confirmed() => {
+                    return self.catch_up.follow(Arc::clone(seat), seat.recheck(), Some(Repair::Bus));
+                }
+                _ = patience.tick() => {}
+            }
+        }
+    }
+
+    fn leave(&self, seat: &Arc<Seat>, reason: DisconnectReason) {
+        if reason == DisconnectReason::ClientNSDisconnect {
+            // There is no other namespace that its transport could be for.
+            seat.close(Closed::Client);
+        }
+        self.hub.leave(seat, closed_by_client(reason));
+    }
+
+    /// Carries out what a client asks for, and answers what its ack says.
+    async fn act(&self, seat: &Seat, event: &str, data: &Value) -> Result<Value, Denied> {
+        let user = &seat.user;
+        match event {
+            "notification:read" | "notification:unread" => {
+                let read = event == "notification:read";
+                let notification = self.inbox.set_read(user, id(data)?, read).await?;
+                Ok(json!({ "ok": true, "seq": notification.seq }))
+            }
+            "notification:read-all" => Ok(bulk_ack(self.inbox.read_all(user).await?)),
+            "notification:delete" => {
+                self.inbox.delete(user, id(data)?).await?;
+                Ok(json!({ "ok": true }))
+            }
+            "auth:refresh" => self.renew(seat, data),
+            _ => Err(Denied::UnknownEvent),
+        }
+    }
+
+    /// Takes a new token for the same user; another user's token ends the socket.
+    fn renew(&self, seat: &Seat, data: &Value) -> Result<Value, Denied> {
+        let token = data
+            .get("token")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let identity = self.verifier.verify(token).map_err(Denied::Token)?;
+        if identity.user != seat.user {
+            seat.close(Closed::AuthExpired);
+            return Err(Denied::Token(Refusal::Invalid(
+                "the new token is another user's",
+            )));
+        }
+        seat.renew(identity.expires_at);
+        Ok(json!({ "ok": true }))
+    }
+}
+
+/// Why an event from a client was not carried out.
+#[derive(Debug)]
+enum Denied {
+    UnknownEvent,
+    InvalidId,
+    RateLimited,
+    Token(Refusal),
+    Inbox(InboxError),
+}
+
+impl From<InboxError> for Denied {
+    fn from(error: InboxError) -> Self {
+        Self::Inbox(error)
+    }
+}
+
+impl Denied {
+    fn into_ack(self) -> Value {
+        let (code, message) = match self {
+            Self::UnknownEvent => ("unknown_event", "this server knows no such event"),
+            Self::InvalidId => ("invalid_id", "expected {id} with a notification's id"),
+            Self::RateLimited => ("rate_limited", "too many events; wait a second"),
+            Self::Token(refusal) => (refusal.code(), "the token was refused"),
+            Self::Inbox(InboxError::NotFound) => ("not_found", "there is no such notification"),
+            Self::Inbox(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "an event failed");
+                ("storage_unavailable", "try again in a second")
+            }
+        };
+        json!({ "ok": false, "code": code, "message": message })
+    }
+}
+
+fn id(data: &Value) -> Result<Uuid, Denied> {
+    let text = data
+        .get("id")
+        .and_then(Value::as_str)
+        .ok_or(Denied::InvalidId)?;
+    text.parse().or(Err(Denied::InvalidId))
+}
+
+fn bulk_ack(bulk: Bulk) -> Value {
+    json!({ "ok": true, "updated": bulk.changed, "unreadCount": bulk.counters.unread, "seq": bulk.counters.seq })
+}
+
+/// What the client brought to resume from. A `lastSeq` that is none is answered like one from the
+/// future: with a refresh, never with an error that would repeat for ever.
+fn resume(auth: &Value, epoch: &str) -> Resume {
+    let last_seq = auth.get("lastSeq").filter(|value| !value.is_null());
+    let last_seq = last_seq.map(|value| value.as_u64().unwrap_or(u64::MAX));
+    let other_epoch = auth
+        .get("epoch")
+        .is_some_and(|value| !value.is_null() && value.as_str() != Some(epoch));
+    Resume {
+        last_seq,
+        other_epoch,
+    }
+}
+
+fn closed_by_client(reason: DisconnectReason) -> Closed {
+    match reason {
+        DisconnectReason::TransportClose | DisconnectReason::ClientNSDisconnect => Closed::Client,
+        DisconnectReason::TransportError => Closed::TransportError,
+        DisconnectReason::HeartbeatTimeout => Closed::PingTimeout,
+        DisconnectReason::PacketParsingError | DisconnectReason::MultipleHttpPollingError => {
+            Closed::Protocol
+        }
+        DisconnectReason::ServerNSDisconnect | DisconnectReason::ClosingServer => Closed::Drain,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resume_needs_a_number_and_the_present_epoch() {
+        let brought = |auth: Value| resume(&auth, "e1");
+        assert_eq!(brought(json!({})), Resume::default());
+        assert_eq!(
+            brought(json!({"lastSeq": null, "epoch": null})),
+            Resume::default()
+        );
+        assert_eq!(
+            brought(json!({"lastSeq": 0, "epoch": "e1"})),
+            Resume {
+                last_seq: Some(0),
+                other_epoch: false
+            }
+        );
+        assert_eq!(
+            brought(json!({"lastSeq": 7, "epoch": "e0"})),
+            Resume {
+                last_seq: Some(7),
+                other_epoch: true
+            }
+        );
+        for wrong in [
+            json!(-1),
+            json!("x"),
+            json!(1e308),
+            json!(1.5),
+            json!([]),
+            json!({}),
+        ] {
+            assert_eq!(
+                brought(json!({ "lastSeq": wrong })).last_seq,
+                Some(u64::MAX),
+                "{wrong}"
+            );
+        }
+    }
+}
