@@ -8,9 +8,33 @@
 )]
 #![expect(clippy::too_many_lines, reason = "tables of cases are long and flat")]
 
+mod client;
+mod cluster;
 mod databases;
+mod proxy;
+
+mod reach;
+
+mod catch_up;
+
+mod auth;
+
+mod publish;
+
+mod inputs;
+
+mod sockets;
+
+mod hostile;
+
+mod metrics;
+
+mod outage;
+
+mod commands;
 
 mod store;
 
 mod bus;
 
+mod agreement;
