@@ -1,0 +1,27 @@
+# What people run and what CI runs are the same commands; `make help` lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help run cluster test check bench
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1@\2/p' Makefile | while IFS=@ read -r name what; do printf '%-14s %s\n' "$$name" "$$what"; done
+
+run: ## start Bellhop alone: SQLite in a file, no Redis, nothing to set (ARGS="…" is passed on)
+	@scripts/install.sh build
+	@cargo build
+	@exec "$${CARGO_TARGET_DIR:-target}/debug/bellhop" serve $(ARGS)
+
+cluster: ## start Redis, PostgreSQL, three nodes and a sticky balancer to play with; Ctrl-C stops them all
+	@scripts/cluster.sh
+
+test: ## everything: the Rust suites and the official clients, on real Redis and PostgreSQL
+	@scripts/install.sh build services clients
+	@scripts/with-services.sh scripts/test.sh
+
+check: ## format, layers, lints, documentation, licences
+	@scripts/install.sh build
+	@.ci/check.sh
+
+bench: ## two release nodes under load (REPS, USERS, SECS and STEPS may be set); figures go to bench-results/
+	@scripts/install.sh build services
+	@scripts/bench.sh
