@@ -194,7 +194,9 @@ impl Sessions {
         subscription: &Subscription,
     ) {
         if !socket.connected() {
-            // It ended before its end could be noticed.
+            // It ended before its end could be noticed, with its transport or without.
+            seat.close(Closed::TransportError);
+            socket.leave_all();
             return self.leave(&seat, DisconnectReason::TransportError);
         }
         if step != Step::Subscribe {

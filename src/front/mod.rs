@@ -34,6 +34,10 @@ const HEADERS: Duration = Duration::from_secs(30);
 const HEADER_COUNT: usize = 64;
 const HEADER_BYTES: usize = 16 * 1024;
 
+/// How long a connection may take to end after the node was told to stop: what its requests have begun
+/// goes on by itself.
+const LAST_REQUEST: Duration = Duration::from_secs(3);
+
 /// Pause after a failed accept (no descriptors left, most likely), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -106,7 +110,11 @@ impl Front {
             ended = connection.as_mut() => ended,
             () = stop.cancelled() => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                // A request that is not whole by then never was one.
+                match tokio::time::timeout(LAST_REQUEST, connection).await {
+                    Ok(ended) => ended,
+                    Err(_late) => return,
+                }
             }
         };
         if let Err(error) = ended {

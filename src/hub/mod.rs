@@ -16,7 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use socketioxide::extract::SocketRef;
 use tokio::sync::Notify;
 
-use crate::event::{Event, Message};
+use crate::event::{Event, Message, SERVER_DRAIN};
 use crate::metrics::{Closed, Labels, Metrics, Path, Rejected, Repair, Resumed, Transport};
 use crate::telemetry::UserIds;
 use crate::user::UserId;
@@ -137,7 +137,7 @@ impl Hub {
         self.report_entry(&seat, resume);
         // After it was registered: either the closing sees it, or it sees the closing.
         if self.closing.load(Ordering::SeqCst) {
-            seat.close(Closed::Drain);
+            Self::send_away(&seat);
         }
         Some((seat, step))
     }
@@ -266,12 +266,17 @@ impl Hub {
 
     /// Tells every socket that the node leaves, and closes its transport; those that still come are
     /// closed as they enter.
-    pub fn close_all(&self, farewell: &Event) {
+    pub fn close_all(&self) {
         self.closing.store(true, Ordering::SeqCst);
-        self.for_each(|seat| {
-            seat.control(farewell);
-            seat.close(Closed::Drain);
-        });
+        self.for_each(|seat| Self::send_away(seat));
+    }
+
+    fn send_away(seat: &Seat) {
+        seat.control(&Event::new(
+            SERVER_DRAIN,
+            &serde_json::json!({ "retryAfterMs": 0 }),
+        ));
+        seat.close(Closed::Drain);
     }
 
     /// Sockets of this node.

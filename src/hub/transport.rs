@@ -62,7 +62,7 @@ pub struct Transports {
 struct Sessions {
     open: HashMap<Sid, Arc<Transport>>,
     /// Lines of sessions that are being upgraded although their CONNECT has not yet come.
-    early: HashMap<Sid, Weak<Line>>,
+    early: HashMap<Sid, Vec<Weak<Line>>>,
 }
 
 impl Transports {
@@ -97,11 +97,8 @@ impl Transports {
             return transport;
         }
         let mut sessions = self.sessions.lock();
-        if let Some(line) = sessions
-            .early
-            .remove(&socket.id)
-            .and_then(|line| line.upgrade())
-        {
+        let early = sessions.early.remove(&socket.id).unwrap_or_default();
+        for line in early.iter().filter_map(Weak::upgrade) {
             transport.carry(&line);
         }
         sessions.open.insert(socket.id, Arc::clone(&transport));
@@ -110,7 +107,12 @@ impl Transports {
 
     /// Stops following it: its socket is gone.
     pub fn forget(&self, transport: &Transport) {
-        self.sessions.lock().open.remove(&transport.sid);
+        let mut sessions = self.sessions.lock();
+        // The session may have entered again by now.
+        let is_this = |open: &Arc<Transport>| std::ptr::eq(&raw const **open, transport);
+        if sessions.open.get(&transport.sid).is_some_and(is_this) {
+            sessions.open.remove(&transport.sid);
+        }
     }
 
     /// The account that a poll's response is to be credited to.
@@ -131,17 +133,19 @@ impl Transports {
         match sessions.open.get(&sid) {
             Some(transport) => transport.carry(line),
             None => {
-                sessions.early.insert(sid, Arc::downgrade(line));
+                let lines = sessions.early.entry(sid).or_default();
+                lines.retain(|line| line.strong_count() > 0);
+                lines.push(Arc::downgrade(line));
             }
         }
     }
 
     /// Forgets early upgrades whose connections have ended: their sessions never came to a CONNECT.
     pub fn sweep(&self) {
-        self.sessions
-            .lock()
-            .early
-            .retain(|_, line| line.strong_count() > 0);
+        self.sessions.lock().early.retain(|_, lines| {
+            lines.retain(|line| line.strong_count() > 0);
+            !lines.is_empty()
+        });
     }
 
     /// Closes the transport beneath a socket. The socket's end is then reported as any other.

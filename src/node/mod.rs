@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::AuthSetupError;
 use crate::bus::{BusError, Exchange};
 use crate::config::{Config, SecretError};
-use crate::event::{Event, SERVER_DRAIN};
 use crate::hub::Hub;
 use crate::store::{Store, StoreError};
 use crate::tasks::Tasks;
@@ -154,10 +153,7 @@ impl Node {
         } = self.pieces;
         health.set_draining();
         metrics.draining.of(()).set(1.0);
-        hub.close_all(&Event::new(
-            SERVER_DRAIN,
-            &serde_json::json!({ "retryAfterMs": 0 }),
-        ));
+        hub.close_all();
         let closed = tokio::time::timeout(PATIENCE, hub.emptied()).await.is_ok();
         if !closed {
             tracing::warn!(sockets = hub.len(), "some sockets did not close in time");

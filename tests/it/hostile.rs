@@ -164,6 +164,48 @@ async fn a_second_upgrade_does_not_hide_the_first_from_the_end_of_its_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nor_does_one_before_the_connect() {
+    let [a] = cluster().await;
+    let session = Polling::open(&a, "").await;
+    let (mut stream, _) = connect_async(session.websocket()).await.unwrap();
+    stream.send(Message::text("2probe")).await.unwrap();
+    assert_eq!(
+        stream.next().await.unwrap().unwrap(),
+        Message::text("3probe")
+    );
+    stream.send(Message::text("5")).await.unwrap();
+    let _second = connect_async(session.websocket()).await;
+    stream
+        .send(Message::text(expiring_connect()))
+        .await
+        .unwrap();
+
+    let ended = async { while let Some(Ok(_)) = stream.next().await {} };
+    tokio::time::timeout(Duration::from_secs(10), ended)
+        .await
+        .expect("the socket outlives its token");
+    a.metric_becomes("bellhop_users_connected", 0.0).await;
+    assert!(a.stop().await, "the node came to a clean end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_request_does_not_keep_a_node_from_stopping() {
+    let [a] = cluster().await;
+    let mut stream = TcpStream::connect(a.url.trim_start_matches("http://"))
+        .await
+        .unwrap();
+    stream
+        .write_all(b"GET /api/notifications HTTP/1.1\r\nHost: x\r\n")
+        .await
+        .unwrap();
+    assert_eq!(
+        a.as_user("42", Method::GET, "/api/notifications").await.0,
+        StatusCode::OK
+    );
+    assert!(a.stop().await, "the node came to a clean end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_query_that_says_two_things_is_read_as_the_library_reads_it() {
     let [a] = cluster().await;
     let session = Polling::open(&a, "&x=transport=websocket").await;

@@ -95,6 +95,11 @@ async fn while_redis_is_away_local_devices_are_served_and_others_catch_up() {
     }
     let published = a.publish("42", "meanwhile").await;
     assert_eq!(published["delivery"], "deferred");
+    assert!(
+        a.metric(r#"bellhop_bus_errors_total{kind="publish"}"#)
+            .await
+            >= 1.0
+    );
     assert_eq!(near.expect("notification:new").await["title"], "meanwhile");
     near.expect("notification:unread-count").await;
     // A device that connects meanwhile is served too.

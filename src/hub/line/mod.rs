@@ -118,6 +118,8 @@ impl<S, P> Watched<S, P> {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         ready!(waiting.deadline.as_mut().poll(context));
+        // The library would go on after a failed write, and never send what it held.
+        line.close();
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
