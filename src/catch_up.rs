@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+use crate::backoff::Backoff;
 use crate::event::Event;
 use crate::hub::cursor::{Missed, Read, Step};
 use crate::hub::{Parcel, Seat};
@@ -72,7 +73,7 @@ impl CatchUp {
     }
 
     async fn run(&self, seat: &Seat, mut step: Step, mut why: Option<Repair>) {
-        let mut pause = RETRY.0;
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         while !seat.is_gone() {
             step = match step {
                 Step::Nothing => return,
@@ -85,13 +86,13 @@ impl CatchUp {
                 }
                 Step::Read(read) => match self.read(seat, read, why).await {
                     Ok(missed) => {
-                        pause = RETRY.0;
+                        backoff.reset();
                         seat.caught_up(read, &missed)
                     }
                     Err(error) => {
+                        let pause = backoff.pause();
                         self.report(&error, pause);
-                        tokio::time::sleep(jittered(pause)).await;
-                        pause = (pause * 2).min(RETRY.1);
+                        tokio::time::sleep(pause).await;
                         seat.read_failed(read)
                     }
                 },
@@ -210,9 +211,4 @@ impl CatchUp {
         self.metrics.store_errors.of(error.into()).increment(1);
         tracing::warn!(error = error as &dyn std::error::Error, retry_in = ?pause, "cannot read what a socket missed");
     }
-}
-
-/// Between half and all of `pause`: clients that failed together do not try again together.
-fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(rand::random_range(0.5..=1.0))
 }

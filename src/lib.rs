@@ -60,6 +60,8 @@ pub mod tasks;
 
 pub mod rate;
 
+pub mod backoff;
+
 pub mod config;
 
 pub mod metrics;

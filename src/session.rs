@@ -42,8 +42,6 @@ pub struct Sessions {
     pub catch_up: CatchUp,
     pub metrics: Arc<Metrics>,
     pub epoch: Arc<str>,
-    /// Sockets of one user; 0 is no limit.
-    pub limit_per_user: usize,
     pub event_limit: EventLimit,
 }
 
@@ -110,8 +108,7 @@ impl Sessions {
         };
         let identity = self.verifier.verify(token).map_err(Refused::Token)?;
 
-        let limit = self.limit_per_user;
-        if limit > 0 && self.hub.sockets_of(&identity.user) >= limit {
+        if !self.hub.has_room_for(&identity.user) {
             return Err(Refused::TooManyConnections);
         }
         Ok(identity)

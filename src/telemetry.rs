@@ -68,6 +68,24 @@ fn permitted(target: &str, level: Level) -> bool {
     own || level <= Level::WARN
 }
 
+/// An error with all its causes, as one text.
+///
+/// For people: the form of the log decides whether it shows more of an error than the outermost. A cause
+/// that the text ends with already, because its effect quotes it, is left out.
+#[must_use]
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let error_text = error.to_string();
+        if !text.ends_with(&error_text) {
+            text = format!("{text}: {error_text}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 /// The form of user ids in the log.
 #[derive(Clone, Copy, Debug)]
 pub struct UserIds(pub LogUserIds);

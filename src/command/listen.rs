@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::target::Target;
 use super::{Failure, complain, say};
+use crate::backoff::Backoff;
 use crate::client::{Client, ClientError, Heard};
 use crate::event;
 use crate::user::UserId;
@@ -44,7 +45,7 @@ impl Listen {
             last_seq: self.since,
             epoch: None,
         };
-        let mut pause = PAUSE.0;
+        let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
         let mut ever_connected = false;
         loop {
             let token = self.target.token(&user, None)?;
@@ -52,7 +53,8 @@ impl Listen {
                 json!({ "token": token, "lastSeq": position.last_seq, "epoch": position.epoch });
             match self.target.connect(&url, &auth).await {
                 Ok(mut client) => {
-                    (pause, ever_connected) = (PAUSE.0, true);
+                    backoff.reset();
+                    ever_connected = true;
                     complain(&format!("listening to user {user} at {url}"));
                     print(&mut client, &mut position).await?;
                     complain("the connection was lost; connecting again");
@@ -63,8 +65,7 @@ impl Listen {
                 Err(error) if !ever_connected => return Err(self.target.explain(&url, error)),
                 Err(_away) => {}
             }
-            tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
-            pause = (pause * 2).min(PAUSE.1);
+            tokio::time::sleep(backoff.pause()).await;
         }
     }
 

@@ -18,6 +18,7 @@ use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{self, Config};
+use crate::telemetry::causes;
 
 /// Exit code: what was asked for could not be done.
 pub const FAILURE: u8 = 1;
@@ -91,18 +92,9 @@ impl Failure {
 }
 
 impl<E: std::error::Error> From<E> for Failure {
-    /// The error and its causes, in one line. A cause that its effect quotes is not repeated.
+    /// The error and its causes, in one line.
     fn from(error: E) -> Self {
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            let error_text = error.to_string();
-            if !text.ends_with(&error_text) {
-                text = format!("{text}: {error_text}");
-            }
-            cause = error.source();
-        }
-        Self(text)
+        Self(causes(&error))
     }
 }
 

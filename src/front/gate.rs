@@ -27,8 +27,6 @@ pub struct Gate {
     pub origins: Origins,
     pub health: Arc<Health>,
     pub metrics: Arc<Metrics>,
-    /// Sockets of this node; 0 is no limit.
-    pub limit_sockets: usize,
     /// Bytes of a packet.
     pub limit_body: usize,
 }
@@ -51,7 +49,6 @@ impl Gate {
     fn refuse(&self, request: &Request<Body>) -> Option<Response<Body>> {
         let headers = request.headers();
         let is_refused = |origin| !self.origins.admits(origin, headers.get(header::HOST));
-        let full = |limit| limit > 0 && self.hub.len() >= limit;
         let (status, code, reason) = if headers.get(header::ORIGIN).is_some_and(is_refused) {
             (StatusCode::FORBIDDEN, "origin_refused", Rejected::Origin)
         } else if query(request.uri(), "sid").is_some() {
@@ -62,7 +59,7 @@ impl Gate {
                 "draining",
                 Rejected::Draining,
             )
-        } else if full(self.limit_sockets) {
+        } else if !self.hub.has_room() {
             (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "node_full",

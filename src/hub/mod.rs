@@ -145,9 +145,8 @@ impl Hub {
     fn register(&self, seat: &Arc<Seat>) -> bool {
         let mut shard = self.shard(&seat.user).write();
         let seats = shard.entry(seat.user.clone()).or_default();
-        let room = |limit: usize, taken: usize| limit == 0 || taken < limit;
-        let one_more = |taken| room(self.limits.sockets, taken).then_some(taken + 1);
-        let fits = room(self.limits.per_user, seats.len())
+        let one_more = |taken| has_room(self.limits.sockets, taken).then_some(taken + 1);
+        let fits = has_room(self.limits.per_user, seats.len())
             && self
                 .sockets
                 .fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more)
@@ -310,10 +309,17 @@ impl Hub {
         }
     }
 
-    /// Sockets of one user on this node.
+    /// Whether one more socket would be taken now, whosever it is.
     #[must_use]
-    pub fn sockets_of(&self, user: &UserId) -> usize {
-        self.shard(user).read().get(user).map_or(0, Vec::len)
+    pub fn has_room(&self) -> bool {
+        has_room(self.limits.sockets, self.len())
+    }
+
+    /// Whether one more socket of this user would be, if the node has room.
+    #[must_use]
+    pub fn has_room_for(&self, user: &UserId) -> bool {
+        let taken = self.shard(user).read().get(user).map_or(0, Vec::len);
+        has_room(self.limits.per_user, taken)
     }
 
     /// Sets the gauges; to be called before they are read.
@@ -350,6 +356,10 @@ impl Hub {
         let hash = usize::try_from(self.hasher.hash_one(user) % SHARDS as u64);
         &self.shards[hash.unwrap_or_default()]
     }
+}
+
+fn has_room(limit: usize, taken: usize) -> bool {
+    limit == 0 || taken < limit
 }
 
 impl std::fmt::Debug for Hub {

@@ -25,6 +25,17 @@ pub struct Parcel {
     pub path: Path,
 }
 
+impl Parcel {
+    /// What a message brings at once, by its way from the node that accepted it.
+    fn of(message: &Message, path: Path) -> Self {
+        Self {
+            event: Arc::clone(&message.event),
+            published_at: Some(message.published_at),
+            path,
+        }
+    }
+}
+
 /// One connected socket of one user.
 ///
 /// Everything that is sent to it passes its cursor, under one lock, so that its client hears each
@@ -96,15 +107,10 @@ impl Seat {
 
     /// A change of this user, from this node or another.
     pub(super) fn change(&self, message: &Message, position: Position, path: Path) -> Step {
-        let event = Parcel {
-            event: Arc::clone(&message.event),
-            published_at: Some(message.published_at),
-            path,
-        };
         let change = Change {
             seq: position.seq,
             unread: position.unread,
-            event,
+            event: Parcel::of(message, path),
         };
         self.cursor.lock().change(change, &mut Wire(self))
     }
@@ -118,13 +124,7 @@ impl Seat {
             Transient::DropSyncing => dropped.of(Dropped::TransientSyncing).increment(1),
             Transient::DropStalled => dropped.of(Dropped::TransientFull).increment(1),
             Transient::Emit => {
-                let event = Arc::clone(&message.event);
-                let parcel = Parcel {
-                    event,
-                    published_at: Some(message.published_at),
-                    path,
-                };
-                if !Wire(self).parcel(&parcel) {
+                if !Wire(self).parcel(&Parcel::of(message, path)) {
                     dropped.of(Dropped::TransientFull).increment(1);
                 }
             }

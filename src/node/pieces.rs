@@ -28,7 +28,7 @@ use crate::publish::Publisher;
 use crate::session::Sessions;
 use crate::store::{Store, StoreError};
 use crate::tasks::Tasks;
-use crate::telemetry::UserIds;
+use crate::telemetry::{UserIds, causes};
 
 /// How long the store may be away before the next log line says so, while a node waits for it to start.
 const STORE_RETRY: Duration = Duration::from_secs(5);
@@ -162,7 +162,6 @@ impl Pieces {
             catch_up: self.catch_up.clone(),
             metrics: Arc::clone(&self.metrics),
             epoch: Arc::clone(&self.epoch),
-            limit_per_user: config.limits.limit_connections_per_user,
             event_limit: config.limits.limit_events_per_socket,
         };
         let library = tower::ServiceBuilder::new()
@@ -178,7 +177,6 @@ impl Pieces {
             origins: origins.clone(),
             health: Arc::clone(&self.health),
             metrics: Arc::clone(&self.metrics),
-            limit_sockets: connection_limit(config),
             limit_body: usize::try_from(config.sockets.max_payload_bytes).unwrap_or(usize::MAX),
         };
         let endpoint = tower::ServiceBuilder::new()
@@ -273,21 +271,6 @@ async fn open_store(
             () = stop.cancelled() => return Err(StartError::Stopped),
         }
     }
-}
-
-/// An error with all its causes, as one text: the form of the log decides whether it shows more of an error
-/// than the outermost. A cause that the text ends with already, because its effect quotes it, is left out.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let error_text = error.to_string();
-        if !text.ends_with(&error_text) {
-            text = format!("{text}: {error_text}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// Joins the bus, and passes on what comes from it for the life of the node.

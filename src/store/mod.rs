@@ -331,6 +331,12 @@ impl Store {
         key: Option<&IdempotencyKey>,
     ) -> Result<Created, StoreError> {
         batch.check()?;
+        if batch.to.is_empty() {
+            return Ok(Created {
+                items: Vec::new(),
+                replayed: false,
+            });
+        }
         match self {
             Self::Sqlite(store) => store.create(batch, key).await,
             Self::Postgres(store) => store.create(batch, key).await,

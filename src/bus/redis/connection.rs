@@ -10,6 +10,7 @@ use fred::types::config::{Config, ConnectionConfig, PerformanceConfig, TcpConfig
 use fred::types::{Builder, ConnectHandle, RespVersion};
 
 use super::BusError;
+use crate::backoff::Backoff;
 
 /// A Redis that does not accept, or does not greet, for this long is away.
 const OPENING_DEADLINE: Duration = Duration::from_secs(2);
@@ -135,44 +136,7 @@ pub(super) fn timed_out(what: &'static str) -> Error {
     Error::new(fred::error::ErrorKind::Timeout, what)
 }
 
-/// How long to wait before the next attempt: doubling, shaken so that nodes do not come in step, and
-/// without an end.
-#[derive(Debug)]
-pub(super) struct Backoff(Duration);
-
-impl Backoff {
-    pub(super) fn new() -> Self {
-        Self(PAUSES.0)
-    }
-
-    pub(super) fn pause(&mut self) -> Duration {
-        let pause = self.0.mul_f64(rand::random_range(0.5..1.0));
-        self.0 = (self.0 * 2).min(PAUSES.1);
-        pause.max(PAUSES.0 / 2)
-    }
-
-    /// The attempt succeeded.
-    pub(super) fn reset(&mut self) {
-        *self = Self::new();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_their_limit_and_stay_there() {
-        let mut backoff = Backoff::new();
-        let pauses: Vec<_> = (0..100).map(|_| backoff.pause()).collect();
-        assert!(pauses[0] <= PAUSES.0);
-        assert!(
-            pauses
-                .iter()
-                .all(|pause| (PAUSES.0 / 2..=PAUSES.1).contains(pause))
-        );
-        assert!(pauses[99] >= PAUSES.1 / 2);
-        backoff.reset();
-        assert!(backoff.pause() <= PAUSES.0);
-    }
+/// The pauses between two attempts to connect.
+pub(super) fn backoff() -> Backoff {
+    Backoff::new(PAUSES.0, PAUSES.1)
 }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Channels;
 use super::at;
-use super::connection::{Backoff, Connection, Dialer, Purpose};
+use super::connection::{Connection, Dialer, Purpose, backoff};
 use super::health::{Direction, Health};
 use super::missed::{self, Untold};
 use super::outbox::Waiting;
@@ -80,7 +80,7 @@ enum What {
 
 impl Publisher {
     pub(super) async fn run(mut self, stop: CancellationToken) {
-        let mut backoff = Backoff::new();
+        let mut backoff = backoff();
         loop {
             let joined = tokio::select! {
                 joined = self.join() => joined,

@@ -17,11 +17,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::at;
 use super::barrier;
-use super::connection::{Backoff, Dialer, Purpose, timed_out};
+use super::connection::{Dialer, Purpose, backoff, timed_out};
 use super::health::{Direction, Health};
 use super::intake::{Intake, Word};
 use super::missed::Pace;
 use super::registry::{Batch, Registry};
+use crate::backoff::Backoff;
 use crate::metrics::{BusError, Metrics};
 
 /// By when a probe that Redis took must have come back. A subscription that is silently gone is noticed so.
@@ -86,7 +87,7 @@ enum Stage {
 
 impl Subscriber {
     pub(super) async fn run(mut self, stop: CancellationToken) {
-        let mut backoff = Backoff::new();
+        let mut backoff = backoff();
         loop {
             let lost = tokio::select! {
                 lost = self.serve(&mut backoff) => lost,

@@ -74,12 +74,6 @@ impl Store {
         batch: &Batch,
         key: Option<&IdempotencyKey>,
     ) -> Result<Created, StoreError> {
-        if batch.to.is_empty() {
-            return Ok(Created {
-                items: Vec::new(),
-                replayed: false,
-            });
-        }
         super::with_second_try(|| self.claim_or_replay(batch, key)).await
     }
 

@@ -33,12 +33,6 @@ impl Store {
         batch: &Batch,
         key: Option<&IdempotencyKey>,
     ) -> Result<Created, StoreError> {
-        if batch.to.is_empty() {
-            return Ok(Created {
-                items: Vec::new(),
-                replayed: false,
-            });
-        }
         let mut connection = self.turn().await?;
         let mut transaction = super::begin(&mut connection).await?;
         let now = super::now(&mut transaction).await?;
