@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::bus::{Bus, Sent};
-use crate::event::{Event, Message, Position};
+use crate::event::{Body, Event, Message, Position};
 use crate::hub::Hub;
 use crate::metrics::Path;
 use crate::notification::Change;
@@ -34,21 +34,36 @@ impl Announcer {
             seq: change.seq,
             unread: change.unread,
         };
-        let event = Event::of(change, &self.epoch);
-        self.tell(Some(change.user.clone()), Some(position), event)
+        let event = Arc::new(Event::of(change, &self.epoch));
+        self.tell(Some(change.user.clone()), Body::Change(position, event))
+    }
+
+    /// Announces that tokens of `user` issued at or before `valid_after` (milliseconds since 1970) are revoked:
+    /// their sockets are closed.
+    pub fn revoked(&self, user: UserId, position: Position, valid_after: u64) -> Sent {
+        self.tell(Some(user), Body::Revoked(position, valid_after))
+    }
+
+    /// Announces that the user's inbox has come to `seq`, and not by what: sockets behind it ask the store.
+    pub fn reached(&self, user: UserId, seq: u64) -> Sent {
+        self.tell(Some(user), Body::Reached(seq))
+    }
+
+    /// Asks the user's clients to fetch the list. Like a transient emit, nothing remembers it.
+    pub fn refresh(&self, user: UserId, seq: u64) -> Sent {
+        self.transient(Some(user), Event::refresh("requested", seq, &self.epoch))
     }
 
     /// Passes a transient emit on, to one user or to everyone. Nothing remembers it.
     pub fn transient(&self, to: Option<UserId>, event: Event) -> Sent {
-        self.tell(to, None, event)
+        self.tell(to, Body::Emit(Arc::new(event)))
     }
 
-    fn tell(&self, to: Option<UserId>, change: Option<Position>, event: Event) -> Sent {
+    fn tell(&self, to: Option<UserId>, body: Body) -> Sent {
         let message = Message {
             to,
-            change,
             published_at: now_ms(),
-            event: Arc::new(event),
+            body,
         };
         self.hub.deliver(&message, Path::Local);
         self.bus.send(&message)

@@ -1,5 +1,6 @@
 //! Who is asking: a token goes in, and a user or the rule that refuses it comes out.
 
+mod api_key;
 mod claims;
 mod header;
 mod key;
@@ -14,6 +15,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
+pub use self::api_key::{ApiKeyError, ApiKeys, presented};
 use self::claims::{Claims, has_critical_header, numeric_date};
 pub use self::header::{BearerError, bearer};
 use self::key::read_public_key;
@@ -41,10 +43,26 @@ pub struct Identity {
     pub user: UserId,
     /// May publish for any user.
     pub publisher: bool,
-    /// The token's `exp`, in seconds since 1970. It is believed for [`LEEWAY_SECONDS`] longer.
-    pub expires_at: u64,
-    /// The token's `iat`, in seconds since 1970.
+    pub lifetime: Lifetime,
+}
+
+/// From when until when a token asks to be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// Its `iat`, in seconds since 1970.
     pub issued_at: Option<u64>,
+    /// Its `exp`, in seconds since 1970. It is believed for [`LEEWAY_SECONDS`] longer.
+    pub expires_at: u64,
+}
+
+impl Lifetime {
+    /// Whether tokens issued at or before `valid_after`, in milliseconds since 1970, being revoked, this
+    /// one is. One that does not say when it was issued counts as older.
+    #[must_use]
+    pub fn is_revoked(self, valid_after: u64) -> bool {
+        self.issued_at
+            .is_none_or(|issued_at| issued_at.saturating_mul(1_000) <= valid_after)
+    }
 }
 
 impl Identity {
@@ -65,6 +83,11 @@ pub enum Refusal {
     Invalid(&'static str),
     #[error("the token has expired")]
     Expired,
+    /// To the caller as good as expired: a new one cures it.
+    #[error(
+        "tokens of this user that were issued until a time were revoked, and this one was, or has no iat"
+    )]
+    Revoked,
 }
 
 impl Refusal {
@@ -74,7 +97,7 @@ impl Refusal {
         match self {
             Self::Missing => "token_missing",
             Self::Invalid(_) => "token_invalid",
-            Self::Expired => "token_expired",
+            Self::Expired | Self::Revoked => "token_expired",
         }
     }
 }
@@ -105,6 +128,8 @@ struct Rules {
     key: DecodingKey,
     validation: Validation,
     user_claim: String,
+    /// In seconds; 0: any.
+    max_lifetime: u64,
 }
 
 impl Verifier {
@@ -142,6 +167,7 @@ impl Verifier {
             key,
             validation,
             user_claim: auth.jwt_user_claim.clone(),
+            max_lifetime: auth.token_max_lifetime_seconds,
         })))
     }
 
@@ -183,6 +209,7 @@ impl Rules {
         if issued_at.is_some_and(|at| at > jsonwebtoken::get_current_timestamp() + LEEWAY_SECONDS) {
             return Err(Refusal::Invalid("iat is in the future"));
         }
+        self.limit_lifetime(issued_at, expires_at)?;
         let user = claims.get(&self.user_claim);
         let user = user.ok_or(Refusal::Invalid(
             "the claim that JWT_USER_CLAIM names is missing",
@@ -202,9 +229,28 @@ impl Rules {
         Ok(Identity {
             user,
             publisher,
-            expires_at: expires_at.min(LATEST_EXPIRY),
-            issued_at,
+            lifetime: Lifetime {
+                issued_at,
+                expires_at: expires_at.min(LATEST_EXPIRY),
+            },
         })
+    }
+}
+
+impl Rules {
+    fn limit_lifetime(&self, issued_at: Option<u64>, expires_at: u64) -> Result<(), Refusal> {
+        if self.max_lifetime == 0 {
+            return Ok(());
+        }
+        let issued_at = issued_at.ok_or(Refusal::Invalid(
+            "iat is missing, and BELLHOP_TOKEN_MAX_LIFETIME_SECONDS is set",
+        ))?;
+        if expires_at.saturating_sub(issued_at) > self.max_lifetime {
+            return Err(Refusal::Invalid(
+                "exp is later after iat than BELLHOP_TOKEN_MAX_LIFETIME_SECONDS allows",
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+use crate::auth::Lifetime;
 use crate::backoff::Backoff;
 use crate::event::Event;
 use crate::hub::cursor::{Missed, Read, Step};
@@ -13,6 +14,7 @@ use crate::metrics::{Closed, Metrics, Path, Repair};
 use crate::notification::{Change, What};
 use crate::store::{self, MissedRow, RowState, Store, StoreError};
 use crate::tasks::Tasks;
+use crate::user::UserId;
 
 /// How long a change waits for a slower one before it, until the store is asked instead.
 const HOLD: Duration = Duration::from_millis(50);
@@ -23,6 +25,12 @@ const STALLED: Duration = Duration::from_secs(10);
 /// Reads of the store for sockets that this node has in flight at once: the rest of its connections is
 /// for publishing, however many clients come back together.
 const READS: usize = 4;
+
+/// Over how long the lists of clients are fetched that came together.
+const SPREAD: Duration = Duration::from_secs(10);
+
+/// How long a socket that connects waits for the store to say that its token is not revoked.
+const ADMISSION: Duration = Duration::from_secs(1);
 
 /// Pause before a read that failed is tried again, the first time; it doubles up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -72,6 +80,36 @@ impl CatchUp {
         });
     }
 
+    /// Whether the user's tokens of this age are revoked: asked before a socket is let in.
+    ///
+    /// A store that does not answer in time lets it in: the first read decides then, before anything is sent.
+    pub async fn is_revoked(&self, user: &UserId, lifetime: Lifetime) -> bool {
+        let asked = async {
+            // Closed never: the semaphore lives as long as this.
+            let _turn = self.reads.acquire().await;
+            self.store.standing(user).await
+        };
+        match tokio::time::timeout(ADMISSION, asked).await {
+            Ok(Ok(standing)) => standing
+                .valid_after
+                .is_some_and(|valid_after| lifetime.is_revoked(valid_after)),
+            Ok(Err(_away)) => false,
+            Err(_late) => false,
+        }
+    }
+
+    /// Has a client that came with many others fetch the list at some time in the next seconds.
+    pub fn spread(&self, seat: Arc<Seat>) {
+        let (catch_up, stopping) = (self.clone(), self.tasks.stopping());
+        let pause = SPREAD.mul_f64(rand::random());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => catch_up.follow(Arc::clone(&seat), seat.connect_due(), None),
+                () = stopping.cancelled() => {}
+            }
+        });
+    }
+
     async fn run(&self, seat: &Seat, mut step: Step, mut why: Option<Repair>) {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         while !seat.is_gone() {
@@ -85,6 +123,7 @@ impl CatchUp {
                     seat.hold_expired()
                 }
                 Step::Read(read) => match self.read(seat, read, why).await {
+                    Ok(_) if seat.is_gone() => return,
                     Ok(missed) => {
                         backoff.reset();
                         seat.caught_up(read, &missed)
@@ -122,6 +161,7 @@ impl CatchUp {
             .store
             .missed(&seat.user, since, self.replay_limit)
             .await?;
+        self.dismiss_if_revoked(seat, missed.valid_after);
         let missed = self.encode(seat, since, missed, why);
         if let Some(why) = why {
             self.metrics.repairs.of(why).increment(1);
@@ -133,9 +173,20 @@ impl CatchUp {
         Ok(missed)
     }
 
+    /// A revocation that the bus lost: the client comes back, and is then told.
+    fn dismiss_if_revoked(&self, seat: &Seat, valid_after: store::ValidAfter) {
+        if valid_after.is_some_and(|valid_after| seat.is_revoked(valid_after)) {
+            seat.close(Closed::Kicked);
+        }
+    }
+
     /// For a client that is going to fetch the list anyway: one key look-up.
     async fn counters(&self, seat: &Seat) -> Result<Missed<Parcel>, StoreError> {
-        let counters = self.store.counters(&seat.user).await?;
+        let store::Standing {
+            counters,
+            valid_after,
+        } = self.store.standing(&seat.user).await?;
+        self.dismiss_if_revoked(seat, valid_after);
         Ok(Missed {
             head: counters.seq,
             floor: 0,
@@ -201,7 +252,8 @@ impl CatchUp {
             what,
         };
         Parcel {
-            event: Arc::new(Event::of(&change, &self.epoch)),
+            seq,
+            event: Some(Arc::new(Event::of(&change, &self.epoch))),
             published_at,
             path: Path::Repair,
         }

@@ -7,6 +7,7 @@
     reason = "the comments of fields are help text, in which backticks would show"
 )]
 
+mod misspelt;
 mod secret_file;
 
 use std::ffi::OsStr;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use clap::builder::{BoolishValueParser, Resettable, TypedValueParser};
 use clap::{Args, Command, ValueEnum};
 
+pub use self::misspelt::{Misspelt, misspelt};
 pub use self::secret_file::SecretError;
 
 /// A value that must not be printed: its `Debug` and `Display` say `<secret>`.
@@ -125,6 +127,26 @@ pub struct Listen {
         value_name = "PATH"
     )]
     pub socket_io_path: String,
+
+    /// Transports that clients may use, comma separated: websocket, polling.
+    #[arg(long, env = "SOCKET_IO_TRANSPORTS", value_delimiter = ',', default_value = "websocket,polling", value_name = "TRANSPORTS", value_parser = transport())]
+    pub socket_io_transports: Vec<Transport>,
+
+    /// Whether there are sockets at all. false: handshakes get `disabled`, and clients poll.
+    #[arg(long, env = "ENABLE_WEBSOCKET", default_value_t = true, value_parser = BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub enable_websocket: bool,
+
+    /// Address that /api/client-config tells clients to connect to, as in wss://push.example.com. Unset: the one that they ask.
+    #[arg(long, env = "WEBSOCKET_URL", value_name = "URL")]
+    pub websocket_url: Option<String>,
+}
+
+/// A transport of Engine.IO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    Websocket,
+    Polling,
 }
 
 /// What is behind the node.
@@ -157,6 +179,19 @@ pub struct Backends {
         value_name = "PREFIX"
     )]
     pub bus_prefix: String,
+
+    /// Days after which notifications and what is known of deleted ones are forgotten.
+    #[arg(long, env = "BELLHOP_RETENTION_DAYS", default_value_t = 30, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(0..=36_500))]
+    pub retention_days: u32,
+
+    /// Notifications of one user that are kept, and as many of the last changes.
+    #[arg(
+        long,
+        env = "BELLHOP_RETENTION_CHANGES",
+        default_value_t = 10_000,
+        value_name = "N"
+    )]
+    pub retention_changes: u32,
 }
 
 /// Which tokens are believed.
@@ -192,6 +227,62 @@ pub struct Auth {
         value_name = "CLAIM"
     )]
     pub jwt_user_claim: String,
+
+    /// Longest lifetime of a token, exp less iat; tokens without iat are refused then. 0: any.
+    #[arg(
+        long,
+        env = "BELLHOP_TOKEN_MAX_LIFETIME_SECONDS",
+        default_value_t = 0,
+        value_name = "SECONDS"
+    )]
+    pub token_max_lifetime_seconds: u64,
+
+    /// API keys of publishers, comma separated, as `name:sha256` with the SHA-256 of the key in hexadecimal; `bellhop key` makes one.
+    #[arg(
+        long,
+        env = "BELLHOP_API_KEYS",
+        hide_env_values = true,
+        value_delimiter = ',',
+        value_name = "KEYS"
+    )]
+    pub api_keys: Vec<ApiKey>,
+}
+
+/// An API key as it is configured: whose it is, and its digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiKey {
+    /// 1 to 64 of `A-Z a-z 0-9 . _ -`.
+    pub name: String,
+    pub sha256: [u8; 32],
+}
+
+impl FromStr for ApiKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = "not name:sha256, as `bellhop key` prints it";
+        let (name, digest) = text.trim().split_once(':').ok_or(expected)?;
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if !(1..=64).contains(&name.len()) || !name.bytes().all(plain) {
+            return Err("the name of an API key is 1 to 64 of A-Z a-z 0-9 . _ -".to_owned());
+        }
+        let sha256 = digest_of(digest).ok_or(expected)?;
+        let name = name.to_owned();
+        Ok(Self { name, sha256 })
+    }
+}
+
+/// The bytes of 64 hexadecimal digits.
+fn digest_of(text: &str) -> Option<[u8; 32]> {
+    let digits = text.as_bytes();
+    if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(bytes)
 }
 
 /// How sockets are held.
@@ -244,6 +335,24 @@ pub struct Limits {
         value_name = "RATE/BURST"
     )]
     pub limit_events_per_socket: EventLimit,
+
+    /// Notifications and emits a second that one publisher may send through this node, as a sustained rate and a burst.
+    #[arg(
+        long,
+        env = "BELLHOP_LIMIT_PUBLISHES_PER_KEY",
+        default_value = "0",
+        value_name = "RATE/BURST"
+    )]
+    pub limit_publishes_per_key: EventLimit,
+
+    /// Notifications and emits a second that may be sent to one user through this node, as a sustained rate and a burst.
+    #[arg(
+        long,
+        env = "BELLHOP_LIMIT_PUBLISHES_PER_USER",
+        default_value = "0",
+        value_name = "RATE/BURST"
+    )]
+    pub limit_publishes_per_user: EventLimit,
 
     /// Accept http: URLs in actionUrl, icon and badge.
     #[arg(long, env = "BELLHOP_ALLOW_HTTP_URLS", default_value_t = false, value_parser = BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
@@ -309,6 +418,10 @@ impl FromStr for EventLimit {
             burst: burst.max(rate),
         })
     }
+}
+
+fn transport() -> impl TypedValueParser<Value = Transport> {
+    clap::builder::EnumValueParser::<Transport>::new()
 }
 
 fn non_empty_list_item() -> impl TypedValueParser<Value = String> {
@@ -391,6 +504,33 @@ impl Auth {
         self.jwt_secret.is_none() && self.jwt_public_key_file.is_none()
     }
 
+    /// Whether whoever sits at this machine may have a token for any user: until any key is configured, one of
+    /// an application as well as one of tokens.
+    #[must_use]
+    pub fn allows_dev_sign_in(&self) -> bool {
+        self.is_embedded() && self.api_keys.is_empty()
+    }
+
+    /// What of [`Config::contradictions`] is about API keys: each names one publisher, and each publisher one key.
+    fn contradictions(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (index, key) in self.api_keys.iter().enumerate() {
+            let (name, before) = (&key.name, &self.api_keys[..index]);
+            if before.iter().any(|other| other.name == *name) {
+                found.push(format!(
+                    "BELLHOP_API_KEYS names {name:?} twice: give each key a name of its own"
+                ));
+            }
+            if let Some(other) = before.iter().find(|other| other.sha256 == key.sha256) {
+                found.push(format!(
+                    "BELLHOP_API_KEYS has the same key as {:?} and as {name:?}: make one for each with `bellhop key`",
+                    other.name
+                ));
+            }
+        }
+        found
+    }
+
     /// The secret that signs and verifies HS256 tokens: the configured one, or the kept one of the
     /// embedded default, which is generated when `create` says so and it is not there yet.
     ///
@@ -422,6 +562,7 @@ impl Config {
     #[must_use]
     pub fn contradictions(&self) -> Vec<String> {
         let mut found = self.backends.contradictions();
+        found.extend(self.auth.contradictions());
         let mut check = |broken: bool, message: &str| {
             if broken {
                 found.push(message.to_owned());
@@ -450,6 +591,13 @@ impl Config {
             !is_socket_path(&self.listen.socket_io_path),
             "SOCKET_IO_PATH must be a path of A-Z a-z 0-9 . _ ~ -, as in /socket.io/, and not /api nor below it",
         );
+        check(
+            self.listen
+                .websocket_url
+                .as_deref()
+                .is_some_and(|url| !is_socket_url(url)),
+            "WEBSOCKET_URL must be an address with ws, wss, http or https and without a path, as in wss://push.example.com",
+        );
         for origin in &self.listen.cors_origins {
             check(
                 !is_origin(origin),
@@ -475,6 +623,17 @@ fn host_of(url: &url::Url) -> Option<String> {
 fn is_origin(text: &str) -> bool {
     url::Url::parse(text)
         .is_ok_and(|url| url.origin().is_tuple() && url.origin().ascii_serialization() == text)
+}
+
+/// Whether clients can be told to connect there: to an origin, beside which the path is told.
+fn is_socket_url(text: &str) -> bool {
+    url::Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "ws" | "wss" | "http" | "https")
+            && matches!(url.path(), "" | "/")
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+    })
 }
 
 /// Whether the text is a path with segments that clients and proxies leave as they are, and none of the API's.
@@ -653,6 +812,82 @@ mod tests {
             !text.contains("correct-horse") && !text.contains("hunter2"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn clients_are_told_an_origin() {
+        for (url, usable) in [
+            ("wss://push.example.com", true),
+            ("http://localhost:3000/", true),
+            ("push.example.com", false),
+            ("wss://push.example.com/socket.io/", false),
+            ("wss://user@push.example.com", false),
+            ("ftp://push.example.com", false),
+        ] {
+            let found = parse(&["--websocket-url", url]).contradictions();
+            assert_eq!(found.is_empty(), usable, "{url}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn switches_and_lists_are_read_as_they_are_spelled() {
+        let config = parse(&[]);
+        assert!(config.listen.enable_websocket);
+        assert_eq!(
+            config.listen.socket_io_transports,
+            [Transport::Websocket, Transport::Polling]
+        );
+        let config = parse(&["--enable-websocket=false", "--socket-io-transports=polling"]);
+        assert!(!config.listen.enable_websocket);
+        assert_eq!(config.listen.socket_io_transports, [Transport::Polling]);
+    }
+
+    #[test]
+    fn an_api_key_is_configured_by_name_and_digest() {
+        let digest = "ab".repeat(32);
+        let key: ApiKey = format!("shop:{digest}").parse().unwrap();
+        assert_eq!((key.name.as_str(), key.sha256), ("shop", [0xab; 32]));
+        for text in [
+            String::new(),
+            digest.clone(),
+            format!(":{digest}"),
+            format!("a b:{digest}"),
+            format!("shop:{}", &digest[1..]),
+            format!("shop:+{}", &digest[1..]),
+            format!("{}:{digest}", "x".repeat(65)),
+        ] {
+            assert!(text.parse::<ApiKey>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_api_key_has_one_name_and_a_name_one_key() {
+        let (first, second) = ("0a".repeat(32), "0B".repeat(32));
+        let found = |keys: &[String]| {
+            let keys = format!("--api-keys={}", keys.join(","));
+            parse(&[&keys]).contradictions().len()
+        };
+        assert_eq!(
+            found(&[format!("shop:{first}"), format!("crm:{second}")]),
+            0
+        );
+        assert_eq!(
+            found(&[format!("shop:{first}"), format!("shop:{second}")]),
+            1
+        );
+        assert_eq!(found(&[format!("shop:{first}"), format!("crm:{first}")]), 1);
+        assert_eq!(
+            found(&[format!("shop:{first}"), format!("shop:{first}")]),
+            2
+        );
+    }
+
+    #[test]
+    fn an_api_key_ends_the_development_sign_in() {
+        let key = format!("--api-keys=shop:{}", "0a".repeat(32));
+        assert!(parse(&[]).auth.allows_dev_sign_in());
+        let with_key = parse(&[&key]).auth;
+        assert!(with_key.is_embedded() && !with_key.allows_dev_sign_in());
     }
 
     #[test]

@@ -83,11 +83,43 @@ impl Event {
 pub struct Message {
     /// Whom it is for; `None` is everyone who is connected.
     pub to: Option<UserId>,
-    /// `None`: a transient emit, which nothing remembers.
-    pub change: Option<Position>,
     /// When the publisher's node accepted it, in milliseconds since 1970 by that node's clock.
     pub published_at: u64,
-    pub event: Arc<Event>,
+    pub body: Body,
+}
+
+/// What a message says. All but a transient emit is about one user's inbox, and is in the store before it is said.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// A change, with its one event.
+    Change(Position, Arc<Event>),
+    /// A transient emit: nothing remembers it.
+    Emit(Arc<Event>),
+    /// Tokens of the user that were issued at or before a time, in milliseconds since 1970, are no longer
+    /// believed. Takes a seq, and has no event.
+    Revoked(Position, u64),
+    /// The user's head is at least this seq: for changes that were not announced one by one.
+    Reached(u64),
+}
+
+impl Body {
+    /// Where it stands in the user's order, if it has a place of its own there.
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        match self {
+            Self::Change(position, _) | Self::Revoked(position, _) => Some(*position),
+            Self::Emit(_) | Self::Reached(_) => None,
+        }
+    }
+
+    /// What sockets hear of it.
+    #[must_use]
+    pub fn event(&self) -> Option<&Arc<Event>> {
+        match self {
+            Self::Change(_, event) | Self::Emit(event) => Some(event),
+            Self::Revoked(..) | Self::Reached(_) => None,
+        }
+    }
 }
 
 /// Where in a user's order a durable change stands.

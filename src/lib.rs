@@ -44,6 +44,10 @@ pub mod hub;
 
 pub mod catch_up;
 
+pub mod presence;
+
+pub mod receipts;
+
 pub mod session;
 
 pub mod auth;
@@ -57,6 +61,8 @@ pub mod front;
 pub mod node;
 
 pub mod tasks;
+
+pub mod retention;
 
 pub mod rate;
 

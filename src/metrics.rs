@@ -134,13 +134,16 @@ label!(
 label!(
     /// Why a handshake was refused.
     Rejected, "reason": Auth = "auth", Limit = "limit", RateLimited = "rate_limited", Draining = "draining",
-    Origin = "origin", Protocol = "protocol");
+    Origin = "origin", Protocol = "protocol", Disabled = "disabled");
 label!(
     /// What a returning client was given.
     Resumed, "result": Replayed = "replayed", NothingMissed = "nothing_missed", Refresh = "refresh", Fresh = "fresh");
 label!(
     /// The priority of a created notification.
     Priority, "priority": Low = "LOW", Normal = "NORMAL", High = "HIGH", Urgent = "URGENT");
+label!(
+    /// Why a notification is gone.
+    Deleted, "reason": Deleted = "deleted", Withdrawn = "withdrawn", Expired = "expired");
 label!(
     /// The way of a change from the node that accepted it to the socket.
     Path, "path": Local = "local", Remote = "remote", Repair = "repair");
@@ -208,8 +211,14 @@ metrics! {
     created: Counter, Priority = "bellhop_notifications_created_total";
     /// Notifications that their users marked read, one by one or all at once.
     read: Counter, () = "bellhop_notifications_read_total";
-    /// Notifications that their users deleted, one by one or all at once.
-    deleted: Counter, () = "bellhop_notifications_deleted_total";
+    /// Notifications that their users clicked.
+    clicked: Counter, () = "bellhop_notifications_clicked_total";
+    /// Notifications that are gone: deleted by their users, withdrawn by publishers, or expired.
+    deleted: Counter, Deleted = "bellhop_notifications_deleted_total";
+    /// Changes that devices said they have received, each device's on its own.
+    confirmed: Counter, () = "bellhop_notifications_confirmed_total";
+    /// Seconds from the acceptance of a change to a device's word that it has received it; wall clocks of two nodes at times.
+    confirm_latency: Histogram, () = "bellhop_confirm_latency_seconds";
     /// Transient emits accepted, by whether other nodes were told.
     emits: Counter, Emitted = "bellhop_emits_total";
     /// Changes and transient emits handed to sockets, by the socket's transport.
@@ -296,6 +305,16 @@ impl From<crate::notification::Priority> for Priority {
             crate::notification::Priority::Normal => Self::Normal,
             crate::notification::Priority::High => Self::High,
             crate::notification::Priority::Urgent => Self::Urgent,
+        }
+    }
+}
+
+impl From<crate::notification::Reason> for Deleted {
+    fn from(reason: crate::notification::Reason) -> Self {
+        match reason {
+            crate::notification::Reason::Deleted => Self::Deleted,
+            crate::notification::Reason::Withdrawn => Self::Withdrawn,
+            crate::notification::Reason::Expired => Self::Expired,
         }
     }
 }

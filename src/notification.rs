@@ -149,6 +149,13 @@ impl Notification {
     }
 }
 
+impl Notification {
+    /// When it was read; of one that is read without a time, when it was created.
+    pub(crate) fn was_read_at(&self) -> Option<DateTime<Utc>> {
+        self.read_at.or(self.is_read.then_some(self.created_at))
+    }
+}
+
 /// Why a notification is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -212,11 +219,14 @@ pub fn timestamp(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }
 
-fn rfc3339<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn rfc3339<S: Serializer>(
+    time: &DateTime<Utc>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&timestamp(*time))
 }
 
-fn rfc3339_or_null<S: Serializer>(
+pub(crate) fn rfc3339_or_null<S: Serializer>(
     time: &Option<DateTime<Utc>>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {

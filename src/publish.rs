@@ -26,7 +26,7 @@ pub struct Publisher {
 /// What was accepted: it survives a crash from here on.
 #[derive(Debug)]
 pub struct Published {
-    /// In the order of the users that it was published for.
+    /// In the order of what it was published to.
     pub notifications: Vec<Notification>,
     pub delivery: Sent,
     /// This is the answer that an earlier request with the same key got.
@@ -54,43 +54,40 @@ impl Publisher {
         }
     }
 
-    /// Accepts one draft for one or many users, all or nothing, wherever in the cluster their sockets are.
+    /// Accepts drafts for users, all or nothing, wherever in the cluster their sockets are: `to` names for each
+    /// notification its user and its draft, by its place in `drafts`.
     ///
     /// Once the statement is sent, writing and announcing run in a task of their own: a caller that
     /// goes away cancels nothing. The answer does not wait for the bus; what the bus loses, devices
     /// get from the store.
     pub async fn publish(
         &self,
-        draft: Draft,
-        users: Vec<UserId>,
+        drafts: Vec<Draft>,
+        to: Vec<(UserId, usize)>,
         key: Option<IdempotencyKey>,
     ) -> Result<Published, PublishError> {
         let publisher = self.clone();
+        let address = |(user, draft)| Address {
+            user,
+            id: Uuid::now_v7(),
+            draft,
+        };
+        let batch = Batch {
+            drafts: drafts.into_iter().map(Arc::new).collect(),
+            to: to.into_iter().map(address).collect(),
+        };
         let work = self
             .tasks
-            .spawn(async move { publisher.remember_and_tell(draft, users, key).await });
+            .spawn(async move { publisher.remember_and_tell(&batch, key.as_ref()).await });
         Ok(work.await.map_err(PublishError::Interrupted)??)
     }
 
     async fn remember_and_tell(
         &self,
-        draft: Draft,
-        users: Vec<UserId>,
-        key: Option<IdempotencyKey>,
+        batch: &Batch,
+        key: Option<&IdempotencyKey>,
     ) -> Result<Published, StoreError> {
-        let to = users
-            .into_iter()
-            .map(|user| Address {
-                user,
-                id: Uuid::now_v7(),
-                draft: 0,
-            })
-            .collect();
-        let batch = Batch {
-            drafts: vec![Arc::new(draft)],
-            to,
-        };
-        let created = self.store.create(&batch, key.as_ref()).await?;
+        let created = self.store.create(batch, key).await?;
 
         let mut published = Published {
             notifications: Vec::with_capacity(created.items.len()),
@@ -101,7 +98,11 @@ impl Publisher {
             let draft = &batch.drafts[item.draft];
             let unread = item.unread;
             let notification = created_notification(draft, item);
-            if !created.replayed {
+            if created.replayed {
+                // The node that wrote it may have died before it could tell anybody.
+                self.announcer
+                    .reached(notification.user_id.clone(), notification.seq);
+            } else {
                 self.metrics
                     .created
                     .of(notification.priority.into())

@@ -1,10 +1,14 @@
-//! A token bucket: so many a second in the long run, and a burst at once.
+//! Token buckets, of one party or of many: so many a second in the long run, and a burst at once.
+
+mod many;
 
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use crate::config::EventLimit;
+
+pub use self::many::{Buckets, Several};
 
 /// How many in a row are refused until a bucket counts as abused.
 const ABUSE: u32 = 100;

@@ -4,31 +4,45 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use socketioxide::adapter::LocalAdapter;
 use socketioxide::extract::{AckSender, Event as EventName, SocketRef, TryData};
 use socketioxide::handler::ConnectHandler;
 use socketioxide::layer::SocketIoLayer;
 use socketioxide::socket::DisconnectReason;
-use socketioxide::{ParserConfig, SocketIo};
+use socketioxide::{ParserConfig, SocketIo, SocketIoBuilder, TransportType};
 use uuid::Uuid;
 
 use crate::auth::{self, Identity, Refusal, Verifier};
 use crate::bus::{Bus, Subscription};
 use crate::catch_up::CatchUp;
-use crate::config::{EventLimit, Sockets};
+use crate::config::{EventLimit, Listen, Sockets, Transport};
 use crate::hub::cursor::Step;
 use crate::hub::{Hub, Resume, Seat};
 use crate::inbox::{Inbox, InboxError};
 use crate::metrics::{Closed, Metrics, Rejected, Repair};
+use crate::notification::Reason;
 use crate::rate::{Bucket, Taken};
+use crate::receipts::Receipts;
 use crate::store::Bulk;
 
 /// How long a socket waits for its subscription to be confirmed. After that it goes live without, and
 /// is compared with the store again when the confirmation comes.
 const CONFIRMATION: Duration = Duration::from_secs(1);
 
+/// How many clients a second are told to fetch the list as they connect; those beyond are told over the
+/// next seconds.
+pub const NEWCOMERS: EventLimit = EventLimit {
+    rate: 200,
+    burst: 200,
+};
+
 /// Packets that the library queues for a socket at most: far above what stalls a socket, so that pings
 /// and acks always find room.
 const SOCKET_QUEUE: usize = 1_024;
+
+/// By which clients say how far they have received. Cumulative, so one a second says all.
+const RECEIVED: &str = "notification:received";
+const RECEIPTS: EventLimit = EventLimit { rate: 1, burst: 2 };
 
 /// Largest piece that a WebSocket reads at once; what an idle connection holds is of this size.
 const READ_BUFFER: usize = 4 * 1_024;
@@ -42,7 +56,12 @@ pub struct Sessions {
     pub catch_up: CatchUp,
     pub metrics: Arc<Metrics>,
     pub epoch: Arc<str>,
+    pub receipts: Receipts,
     pub event_limit: EventLimit,
+    /// Clients that bring nothing to resume from, and are told to fetch the list: at once, while it has room.
+    pub newcomers: Bucket,
+    /// `false`: every socket is told that it is not wanted, and its client polls.
+    pub enabled: bool,
 }
 
 /// Why a CONNECT is refused. Its `Display` is the `connect_error` message that the client acts on; a
@@ -53,19 +72,22 @@ enum Refused {
     Token(Refusal),
     #[error("too_many_connections")]
     TooManyConnections,
+    #[error("disabled")]
+    Disabled,
 }
 
 impl Sessions {
     /// The layer that speaks Socket.IO below `path`, with the namespace `/`: the only one there is.
     #[must_use]
-    pub fn serve(self, settings: &Sockets, path: &str) -> SocketIoLayer {
+    pub fn serve(self, settings: &Sockets, listen: &Listen) -> SocketIoLayer {
+        let path = &listen.socket_io_path;
         let payload = settings.max_payload_bytes;
         let bytes = usize::try_from(payload).unwrap_or(usize::MAX);
         // No attachments: Bellhop's events are text, and an announced attachment holds memory.
         let parser = ParserConfig::common()
             .max_incoming_binaries(0)
             .max_incoming_binary_buf_size(0);
-        let (layer, io) = SocketIo::builder()
+        let (layer, io) = with_transports(SocketIo::builder(), &listen.socket_io_transports)
             .with_parser(parser)
             .req_path(path.trim_end_matches('/').to_owned())
             .ping_interval(settings.ping_interval())
@@ -81,8 +103,12 @@ impl Sessions {
         let entering = Arc::new(self);
         let sessions = Arc::clone(&entering);
         let authenticate = move |socket: SocketRef, TryData(auth): TryData<Value>| {
-            let outcome = sessions.authenticate(&socket, &auth.unwrap_or_default());
-            std::future::ready(outcome)
+            let sessions = Arc::clone(&sessions);
+            async move {
+                sessions
+                    .authenticate(&socket, &auth.unwrap_or_default())
+                    .await
+            }
         };
         // What must not come late (the handlers of events and of the end) is set before the first await.
         let enter = move |socket: SocketRef| Arc::clone(&entering).enter(socket);
@@ -91,13 +117,26 @@ impl Sessions {
     }
 
     /// Decides whether a socket may enter, and remembers as whom.
-    fn authenticate(&self, socket: &SocketRef, auth: &Value) -> Result<(), Refused> {
-        let identity = self
-            .identity(socket, auth)
-            .inspect_err(|refused| self.report(socket, *refused))?;
+    async fn authenticate(&self, socket: &SocketRef, auth: &Value) -> Result<(), Refused> {
+        let identity = self.admit(socket, auth).await.inspect_err(|refused| {
+            self.report(socket, *refused);
+            self.hub.dismiss(socket);
+        })?;
         socket.extensions.insert(identity);
         socket.extensions.insert(resume(auth, &self.epoch));
         Ok(())
+    }
+
+    async fn admit(&self, socket: &SocketRef, auth: &Value) -> Result<Identity, Refused> {
+        if !self.enabled {
+            return Err(Refused::Disabled);
+        }
+        let identity = self.identity(socket, auth)?;
+        let Identity { user, lifetime, .. } = &identity;
+        if self.catch_up.is_revoked(user, *lifetime).await {
+            return Err(Refused::Token(Refusal::Revoked));
+        }
+        Ok(identity)
     }
 
     fn identity(&self, socket: &SocketRef, auth: &Value) -> Result<Identity, Refused> {
@@ -121,6 +160,10 @@ impl Sessions {
                 Rejected::Limit,
                 "the user's sockets on this node; BELLHOP_LIMIT_CONNECTIONS_PER_USER decides"
                     .to_owned(),
+            ),
+            Refused::Disabled => (
+                Rejected::Disabled,
+                "there are no sockets here; ENABLE_WEBSOCKET decides".to_owned(),
             ),
         };
         self.metrics.connections_rejected.of(kind).increment(1);
@@ -146,11 +189,16 @@ impl Sessions {
         identity: Identity,
         resume: Resume,
     ) -> Option<(Arc<Seat>, Step, Arc<Subscription>)> {
-        let Identity {
-            user, expires_at, ..
-        } = identity;
+        let Identity { user, lifetime, .. } = identity;
+        let resume = Resume {
+            spread: resume.last_seq.is_none() && self.newcomers.take() != Taken::Granted,
+            ..resume
+        };
         socket.join(user.room());
-        let (seat, step) = self.hub.enter(&user, socket, resume, expires_at)?;
+        let (seat, step) = self.hub.enter(&user, socket, resume, lifetime)?;
+        if resume.spread {
+            self.catch_up.spread(Arc::clone(&seat));
+        }
         let subscription = Arc::new(self.bus.subscribe(&user));
 
         // Weak, for the seat holds its socket, and the socket holds these.
@@ -167,10 +215,13 @@ impl Sessions {
             std::future::ready(())
         });
         let (sessions, at) = (Arc::clone(self), Arc::downgrade(&seat));
-        let bucket = Arc::new(Bucket::new(self.event_limit));
+        let events = Arc::new(Bucket::new(self.event_limit));
+        let receipts = Arc::new(Bucket::new(RECEIPTS));
         socket.on_fallback(
             move |EventName(name): EventName, TryData(data): TryData<Value>, ack: AckSender| async move {
                 let Some(seat) = at.upgrade() else { return };
+                // Receipts come beside other events, and have a limit of their own.
+                let bucket = if name == RECEIVED { &receipts } else { &events };
                 let answer = match bucket.take() {
                     Taken::Granted => sessions.act(&seat, &name, &data.unwrap_or_default()).await,
                     Taken::Refused => Err(Denied::RateLimited),
@@ -241,16 +292,28 @@ impl Sessions {
             }
             "notification:read-all" => Ok(bulk_ack(self.inbox.read_all(user).await?)),
             "notification:delete" => {
-                self.inbox.delete(user, id(data)?).await?;
+                self.inbox.delete(user, id(data)?, Reason::Deleted).await?;
                 Ok(json!({ "ok": true }))
             }
-            "auth:refresh" => self.renew(seat, data),
+            "notification:click" => {
+                let notification = self.inbox.set_clicked(user, id(data)?).await?;
+                Ok(json!({ "ok": true, "seq": notification.seq }))
+            }
+            RECEIVED => {
+                let seq = data.get("seq").and_then(Value::as_u64);
+                let (above, seq) = seat.confirm(seq.ok_or(Denied::InvalidSeq)?);
+                if seq > above {
+                    self.receipts.add(user, above, seq);
+                }
+                Ok(json!({ "ok": true, "seq": seq }))
+            }
+            "auth:refresh" => self.renew(seat, data).await,
             _ => Err(Denied::UnknownEvent),
         }
     }
 
     /// Takes a new token for the same user; another user's token ends the socket.
-    fn renew(&self, seat: &Seat, data: &Value) -> Result<Value, Denied> {
+    async fn renew(&self, seat: &Seat, data: &Value) -> Result<Value, Denied> {
         let token = data
             .get("token")
             .and_then(Value::as_str)
@@ -262,7 +325,14 @@ impl Sessions {
                 "the new token is another user's",
             )));
         }
-        seat.renew(identity.expires_at);
+        if self
+            .catch_up
+            .is_revoked(&seat.user, identity.lifetime)
+            .await
+        {
+            return Err(Denied::Token(Refusal::Revoked));
+        }
+        seat.renew(identity.lifetime);
         Ok(json!({ "ok": true }))
     }
 }
@@ -272,6 +342,7 @@ impl Sessions {
 enum Denied {
     UnknownEvent,
     InvalidId,
+    InvalidSeq,
     RateLimited,
     Token(Refusal),
     Inbox(InboxError),
@@ -288,6 +359,7 @@ impl Denied {
         let (code, message) = match self {
             Self::UnknownEvent => ("unknown_event", "this server knows no such event"),
             Self::InvalidId => ("invalid_id", "expected {id} with a notification's id"),
+            Self::InvalidSeq => ("invalid_seq", "expected {seq} with a seq"),
             Self::RateLimited => ("rate_limited", "too many events; wait a second"),
             Self::Token(refusal) => (refusal.code(), "the token was refused"),
             Self::Inbox(InboxError::NotFound) => ("not_found", "there is no such notification"),
@@ -297,6 +369,21 @@ impl Denied {
             }
         };
         json!({ "ok": false, "code": code, "message": message })
+    }
+}
+
+/// The library takes an array of a length that is known when it is compiled.
+fn with_transports(
+    builder: SocketIoBuilder<LocalAdapter>,
+    allowed: &[Transport],
+) -> SocketIoBuilder<LocalAdapter> {
+    match (
+        allowed.contains(&Transport::Websocket),
+        allowed.contains(&Transport::Polling),
+    ) {
+        (true, false) => builder.transports([TransportType::Websocket]),
+        (false, true) => builder.transports([TransportType::Polling]),
+        (true, true) | (false, false) => builder,
     }
 }
 
@@ -316,13 +403,16 @@ fn bulk_ack(bulk: Bulk) -> Value {
 /// future: with a refresh, never with an error that would repeat for ever.
 fn resume(auth: &Value, epoch: &str) -> Resume {
     let last_seq = auth.get("lastSeq").filter(|value| !value.is_null());
-    let last_seq = last_seq.map(|value| value.as_u64().unwrap_or(u64::MAX));
+    // The Java client's auth payload holds texts only.
+    let number = |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse().ok());
+    let last_seq = last_seq.map(|value| number(value).unwrap_or(u64::MAX));
     let other_epoch = auth
         .get("epoch")
         .is_some_and(|value| !value.is_null() && value.as_str() != Some(epoch));
     Resume {
         last_seq,
         other_epoch,
+        spread: false,
     }
 }
 
@@ -354,16 +444,18 @@ mod tests {
             brought(json!({"lastSeq": 0, "epoch": "e1"})),
             Resume {
                 last_seq: Some(0),
-                other_epoch: false
+                ..Resume::default()
             }
         );
         assert_eq!(
             brought(json!({"lastSeq": 7, "epoch": "e0"})),
             Resume {
                 last_seq: Some(7),
-                other_epoch: true
+                other_epoch: true,
+                ..Resume::default()
             }
         );
+        assert_eq!(brought(json!({ "lastSeq": "7" })).last_seq, Some(7));
         for wrong in [
             json!(-1),
             json!("x"),

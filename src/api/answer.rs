@@ -1,13 +1,14 @@
 //! Problems become answers here, in the form of RFC 9457; the one place where failed requests are logged.
 
 use std::error::Error;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde::Serialize;
 
 use super::problem::{FieldError, Problem};
@@ -20,6 +21,9 @@ const RETRY_AFTER_SECONDS: &str = "1";
 impl Problem {
     /// The headers that the status asks for (RFC 9110 sections 10.2.3 and 11.6.1, RFC 6750 section 3).
     fn headers(&self) -> HeaderMap {
+        if let Self::RateLimited { retry_after } = self {
+            return HeaderMap::from_iter([(header::RETRY_AFTER, (*retry_after).into())]);
+        }
         let pair = match (self.status(), self) {
             (StatusCode::SERVICE_UNAVAILABLE, _) => (header::RETRY_AFTER, RETRY_AFTER_SECONDS),
             (StatusCode::UNAUTHORIZED, Self::Refused(Refusal::Missing)) => {
@@ -100,14 +104,16 @@ impl Problem {
             }
             Self::Malformed { .. }
             | Self::Invalid(_)
-            | Self::Refused(Refusal::Missing | Refusal::Expired)
-            | Self::Forbidden
+            | Self::Refused(Refusal::Missing | Refusal::Expired | Refusal::Revoked)
+            | Self::Forbidden(_)
             | Self::NotFound
             | Self::MethodNotAllowed
             | Self::BodyTimeout
             | Self::TooLarge
             | Self::UnsupportedMediaType(_)
-            | Self::KeyReused => {}
+            | Self::KeyReused
+            | Self::RateLimited { .. }
+            | Self::TooManyForLimit => {}
         }
         match self.status() {
             StatusCode::SERVICE_UNAVAILABLE => {
@@ -130,12 +136,48 @@ impl IntoResponse for Problem {
     }
 }
 
+/// Where the one who found out which publisher acts tells the one who logs that it was refused.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Acting(Arc<OnceLock<String>>);
+
+impl Acting {
+    /// Notes the publisher, as the log may show it.
+    pub(super) fn is(parts: &Parts, publisher: &str) {
+        if let Some(acting) = parts.extensions.get::<Self>() {
+            acting.0.get_or_init(|| publisher.to_owned());
+        }
+    }
+
+    /// One line for what a publisher will ask about: who was refused, and by which code. Never what was in it.
+    fn log_refusal(&self, request_id: &str, problem: &Problem) {
+        let publisher = self.0.get().map_or("-", String::as_str);
+        let code = problem.code();
+        tracing::info!(request = request_id, publisher, code, "publish refused");
+    }
+}
+
+/// Whether the request hands something in, changes it or takes it back for a user.
+fn is_publishing(request: &Request) -> bool {
+    let route = request.extensions().get::<MatchedPath>();
+    match (request.method(), route.map_or("", MatchedPath::as_str)) {
+        (&Method::POST, "/api/notifications" | "/api/notifications/batch" | "/api/emit") => true,
+        (&Method::PATCH | &Method::DELETE, route) => {
+            route == "/api/users/{userId}/notifications/{id}"
+        }
+        _ => false,
+    }
+}
+
 /// Gives every error answer of the layers and handlers within its body, and reports it.
 pub(super) async fn answer_problems(
     State(metrics): State<Arc<metrics::Metrics>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
+    let acting = is_publishing(&request).then(Acting::default);
+    if let Some(acting) = &acting {
+        request.extensions_mut().insert(acting.clone());
+    }
     let request_id = request.headers().get("x-request-id").cloned();
     let mut response = next.run(request).await;
     if !response.status().is_client_error() && !response.status().is_server_error() {
@@ -149,6 +191,9 @@ pub(super) async fn answer_problems(
         .and_then(|id| id.to_str().ok())
         .unwrap_or_default();
     problem.report(request_id, &metrics);
+    if let Some(acting) = acting.filter(|_| problem.status().is_client_error()) {
+        acting.log_refusal(request_id, &problem);
+    }
 
     let mut answer = problem.render(request_id);
     if let Some(allow) = response.headers_mut().remove(header::ALLOW) {

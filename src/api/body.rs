@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
 use http::{HeaderMap, header};
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use super::State;
@@ -15,14 +16,28 @@ use super::problem::Problem;
 /// What a body may have in bytes.
 pub(super) const LIMIT: usize = 32 * 1024;
 
-/// What a body with `userIds` may have in bytes, and so any body while it is being read.
+/// What a body with `userIds` may have in bytes.
 pub(super) const LIMIT_WITH_USER_IDS: usize = 256 * 1024;
+
+/// What a body with many notifications may have in bytes, and so any body that nobody reads.
+pub(super) const LIMIT_OF_A_BATCH: usize = 2 * 1024 * 1024;
 
 /// The body of a request for one user; empty if there is none.
 pub(super) struct Small(pub(super) Bytes);
 
 /// The body of a request that may name many users.
 pub(super) struct Large(pub(super) Bytes);
+
+/// The body of a request with many notifications.
+pub(super) struct Huge(pub(super) Bytes);
+
+impl FromRequest<Arc<State>> for Huge {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &Arc<State>) -> Result<Self, Problem> {
+        read(request, state, LIMIT_OF_A_BATCH).await.map(Self)
+    }
+}
 
 impl FromRequest<Arc<State>> for Small {
     type Rejection = Problem;
@@ -46,6 +61,10 @@ impl FromRequest<Arc<State>> for Large {
 async fn read(request: Request, state: &State, limit: usize) -> Result<Bytes, Problem> {
     let (parts, body) = request.into_parts();
     refuse_encodings(&parts.headers)?;
+    // Unread, so that nothing is sent in vain; whoever says nothing finds out while it is read.
+    if body.size_hint().lower() > limit as u64 {
+        return Err(Problem::TooLarge);
+    }
     let reading = tokio::time::timeout(
         state.options.body_deadline,
         Limited::new(body, limit).collect(),

@@ -1,28 +1,120 @@
-//! Who makes a request, and of what: a handler that asks for a [`Caller`] or a [`Publisher`] runs for nobody else.
+//! Who makes a request, and of what: a handler that asks for one of these runs for nobody else.
+//!
+//! Tokens can be revoked before they expire, and only the store knows. A [`Reader`] yields its user only together
+//! with a snapshot that says which tokens are revoked, an [`Actor`] has asked beforehand, and a [`Publisher`] is
+//! checked against what this node has known for at most 5 s: so no handler can forget it.
 
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, RawPathParams};
-use http::HeaderMap;
 use http::request::Parts;
 use uuid::Uuid;
 
 use super::State;
+use super::answer::Acting;
 use super::problem::Problem;
-use crate::auth::{Identity, bearer};
+use super::query;
+use crate::auth::{BearerError, Identity, Lifetime, Refusal, bearer, presented};
+use crate::store::{Found, Missed, Page, Standing, ValidAfter};
 use crate::user::UserId;
 
-/// Whoever has a token: acts on the inbox of its own user, and on no other.
-pub(super) struct Caller(pub(super) UserId);
+/// Whoever has a token and reads their own inbox.
+pub(super) struct Reader(Identity);
 
-/// Whoever may publish for any user.
-pub(super) struct Publisher(pub(super) Identity);
+/// Whoever has a token and changes their own inbox. Costs one more key look-up than a [`Reader`].
+pub(super) struct Actor(pub(super) UserId);
 
-impl FromRequestParts<Arc<State>> for Caller {
+/// Whoever may publish for any user, by a token or by an API key.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    /// The owner of idempotency keys and limits: those of different publishers never meet.
+    pub(super) name: String,
+}
+
+/// A request may carry one credential: which of two is meant cannot be known.
+enum Credential<'s> {
+    Token(Identity),
+    /// An API key, by its name.
+    Key(&'s str),
+}
+
+/// What the store answers about one user, with what it says about that user's tokens at that moment.
+pub(super) trait Snapshot {
+    fn valid_after(&self) -> ValidAfter;
+}
+
+impl Snapshot for Standing {
+    fn valid_after(&self) -> ValidAfter {
+        self.valid_after
+    }
+}
+
+impl Snapshot for Page {
+    fn valid_after(&self) -> ValidAfter {
+        self.valid_after
+    }
+}
+
+impl Snapshot for Found {
+    fn valid_after(&self) -> ValidAfter {
+        self.valid_after
+    }
+}
+
+impl Snapshot for Missed {
+    fn valid_after(&self) -> ValidAfter {
+        self.valid_after
+    }
+}
+
+impl Reader {
+    /// Reads what `read` asks for, and answers it with whose it is, unless the token is revoked by then.
+    pub(super) async fn read<T: Snapshot>(
+        self,
+        read: impl AsyncFnOnce(UserId) -> Result<T, Problem>,
+    ) -> Result<(UserId, T), Problem> {
+        let Identity { user, lifetime, .. } = self.0;
+        let snapshot = read(user.clone()).await?;
+        refuse_revoked(lifetime, snapshot.valid_after())?;
+        Ok((user, snapshot))
+    }
+}
+
+/// A new token is what cures it, so a revoked one counts as expired.
+pub(super) fn refuse_revoked(lifetime: Lifetime, valid_after: ValidAfter) -> Result<(), Problem> {
+    if valid_after.is_some_and(|valid_after| lifetime.is_revoked(valid_after)) {
+        return Err(Refusal::Revoked.into());
+    }
+    Ok(())
+}
+
+impl FromRequestParts<Arc<State>> for Reader {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Problem> {
-        identify(&parts.headers, state).map(|identity| Self(identity.user))
+        user(parts, state).map(Self)
+    }
+}
+
+impl FromRequestParts<Arc<State>> for Actor {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Problem> {
+        let Identity { user, lifetime, .. } = user(parts, state)?;
+        refuse_revoked(lifetime, state.store.standing(&user).await?.valid_after)?;
+        Ok(Self(user))
+    }
+}
+
+fn user(parts: &Parts, state: &State) -> Result<Identity, Problem> {
+    match credential(parts, state)? {
+        Credential::Token(identity) => {
+            query::refuse_unknown(parts)?;
+            Ok(identity)
+        }
+        Credential::Key(_) => Err(Problem::Forbidden(
+            "An API key is no user: this needs a user's token.",
+        )),
     }
 }
 
@@ -30,16 +122,66 @@ impl FromRequestParts<Arc<State>> for Publisher {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Problem> {
-        let identity = identify(&parts.headers, state)?;
-        if !identity.publisher {
-            return Err(Problem::Forbidden);
-        }
-        Ok(Self(identity))
+        let (name, shown) = match credential(parts, state)? {
+            Credential::Key(name) => (format!("key:{name}"), format!("key:{name}")),
+            Credential::Token(identity) => {
+                let shown = format!("token:{}", state.user_ids.show(&identity.user));
+                Acting::is(parts, &shown);
+                if !identity.publisher {
+                    return Err(Problem::Forbidden(
+                        "This needs a token with the scope notifications:publish, or an API key.",
+                    ));
+                }
+                state.revocations.check(&state.store, &identity).await?;
+                (identity.publisher_name(), shown)
+            }
+        };
+        Acting::is(parts, &shown);
+        query::refuse_unknown(parts)?;
+        Ok(Self { name })
     }
 }
 
-fn identify(headers: &HeaderMap, state: &State) -> Result<Identity, Problem> {
-    Ok(state.verifier.verify(bearer(headers)?)?)
+fn credential<'s>(parts: &Parts, state: &'s State) -> Result<Credential<'s>, Problem> {
+    let token = bearer(&parts.headers);
+    let key = presented(&parts.headers)?;
+    match (token, key) {
+        // Another scheme is as good as no header: a proxy may have asked for one of its own.
+        (Err(BearerError::Refused(Refusal::Missing)), Some(key)) => {
+            Ok(Credential::Key(state.api_keys.name_of(key)?))
+        }
+        (Err(error), _) => Err(error.into()),
+        (Ok(_), Some(_)) => Err(Problem::malformed(
+            "credentials_ambiguous",
+            "Send Authorization: Bearer or X-API-Key, not both.",
+        )),
+        (Ok(token), None) => Ok(Credential::Token(state.verifier.verify(token)?)),
+    }
+}
+
+/// The `{userId}` of a path, percent-decoded once: whom a publisher asks about or acts upon.
+pub(super) struct Addressee(pub(super) UserId);
+
+impl FromRequestParts<Arc<State>> for Addressee {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Problem> {
+        let Ok(params) = RawPathParams::from_request_parts(parts, state).await else {
+            return Err(not_a_user_id());
+        };
+        let mut values = params.iter().filter(|(name, _)| *name == "userId");
+        let user = values.next().map(|(_, value)| UserId::try_from(value));
+        user.and_then(Result::ok)
+            .map(Self)
+            .ok_or_else(not_a_user_id)
+    }
+}
+
+fn not_a_user_id() -> Problem {
+    Problem::malformed(
+        "user_id_invalid",
+        "A userId is 1 to 128 characters of A-Z a-z 0-9 . _ ~ @ : -",
+    )
 }
 
 /// The `{id}` of a path. What is not an id is as unknown as an id that does not exist.
@@ -69,7 +211,7 @@ fn uuid(text: &str) -> Option<Uuid> {
 #[cfg(test)]
 mod tests {
     use http::header::AUTHORIZATION;
-    use http::{HeaderValue, StatusCode};
+    use http::{HeaderMap, HeaderValue, StatusCode};
 
     use super::*;
 

@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use axum::extract;
 use axum::response::Response;
-use http::{StatusCode, Uri};
+use http::{HeaderMap, Uri};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::caller::Caller;
+use super::State;
+use super::caller::Reader;
+use super::etag::revalidated;
 use super::problem::Problem;
-use super::query::Query;
-use super::{State, json};
+use super::query::{DEFAULT_LIMIT, Query};
 use crate::notification::{Notification, Reason};
 use crate::store::{Missed, RowState};
+use crate::user::UserId;
 
 /// All that happened after `since`, in the state it has now; one snapshot.
 #[derive(Debug, Serialize)]
@@ -48,19 +50,23 @@ struct Deleted {
 /// `GET /api/notifications/changes`
 pub(super) async fn changes(
     extract::State(state): extract::State<Arc<State>>,
-    Caller(user): Caller,
+    reader: Reader,
+    headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Problem> {
     let mut query = Query::of(&uri);
-    let (since, epoch, limit) = (query.since(), query.text("epoch"), query.limit());
+    let (since, epoch, limit) = (
+        query.since(),
+        query.text("epoch"),
+        query.limit(DEFAULT_LIMIT),
+    );
     query.finish()?;
 
-    let missed = state.store.missed(&user, since, limit).await?;
+    let missed = async |user: UserId| Ok(state.store.missed(&user, since, limit).await?);
+    let (user, missed) = reader.read(missed).await?;
     let same_history = epoch.is_none_or(|epoch| *epoch == *state.epoch);
-    Ok(json(
-        StatusCode::OK,
-        &told(missed, since, same_history, &state.epoch),
-    ))
+    let told = told(missed, since, same_history, &state.epoch);
+    Ok(revalidated(&headers, &user, &state.epoch, &told))
 }
 
 fn told(missed: Missed, since: u64, same_history: bool, epoch: &str) -> Changes<'_> {
@@ -101,7 +107,6 @@ mod tests {
     use super::*;
     use crate::notification::{Draft, Kind, Priority};
     use crate::store::MissedRow;
-    use crate::user::UserId;
 
     fn live(seq: u64, created_seq: u64) -> MissedRow {
         let draft = Draft {
@@ -144,6 +149,7 @@ mod tests {
             head: 12,
             floor: 2,
             unread: 1,
+            valid_after: None,
             read_all_seq: 4,
             cleared_seq: 1,
             rows,

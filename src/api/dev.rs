@@ -13,6 +13,7 @@ use super::body::Small;
 use super::fields::Fields;
 use super::origin::{Origins, is_loopback};
 use super::problem::Problem;
+use super::query::NoParameters;
 use super::{State, json};
 use crate::auth;
 use crate::config::{self, Secret};
@@ -45,6 +46,7 @@ pub(super) async fn token(
     extract::State(state): extract::State<Arc<State>>,
     headers: HeaderMap,
     uri: Uri,
+    _: NoParameters,
     Small(body): Small,
 ) -> Result<Response, Problem> {
     let sign_in = state
@@ -54,13 +56,21 @@ pub(super) async fn token(
     let sign_in = sign_in.ok_or(Problem::NotFound)?;
     let user = parse(&body)?;
 
-    let token = auth::sign_hs256(&sign_in.auth, &sign_in.secret, &user, None, LIFETIME);
+    let lifetime = lifetime(&sign_in.auth);
+    let token = auth::sign_hs256(&sign_in.auth, &sign_in.secret, &user, None, lifetime);
     let Ok(token) = token else {
         return Err(Problem::Defect("a development token could not be signed"));
     };
-    let expires_at = timestamp(Utc::now() + LIFETIME);
+    let expires_at = timestamp(Utc::now() + lifetime);
     let body = serde_json::json!({ "token": token, "userId": user, "expiresAt": expires_at });
     Ok(json(StatusCode::OK, &body))
+}
+
+fn lifetime(auth: &config::Auth) -> Duration {
+    match auth.token_max_lifetime_seconds {
+        0 => LIFETIME,
+        seconds => LIFETIME.min(Duration::from_secs(seconds)),
+    }
 }
 
 fn parse(body: &[u8]) -> Result<UserId, Problem> {

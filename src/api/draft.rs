@@ -11,15 +11,16 @@ use crate::notification::{Draft, Kind, Priority};
 use crate::publish::Recipients;
 use crate::user::UserId;
 
-const TITLE: &str =
+pub(super) const TITLE: &str =
     "1 to 200 characters, not only spaces, no control characters but newline and tab";
-const MESSAGE: &str = "at most 4096 characters, no control characters but newline and tab";
+pub(super) const MESSAGE: &str =
+    "at most 4096 characters, no control characters but newline and tab";
 const DATA: &str = "an object of at most 8 KiB written compactly, at most 8 containers deep";
 const LINK: &str = "an https: URL or a path that begins with one /, at most 2048 characters";
 const EXPIRY: &str = "a time in the future, as in 2030-01-31T08:00:00Z (RFC 3339)";
 
 const MAX_TITLE: usize = 200;
-const MAX_MESSAGE: usize = 4096;
+pub(super) const MAX_MESSAGE: usize = 4096;
 const MAX_DATA_BYTES: usize = 8 * 1024;
 const MAX_DATA_DEPTH: usize = 8;
 const MAX_LINK: usize = 2048;
@@ -47,10 +48,7 @@ impl Publication {
         let mut fields = Fields::of(body)?;
         let many = fields.has("userIds");
         let recipients = recipients(&mut fields, false);
-        if !fields.has("title") {
-            fields.refuse("title", "required", TITLE);
-        }
-        let draft = draft(&mut fields, rules);
+        let draft = titled_draft(&mut fields, rules);
         fields.finish()?;
         match recipients {
             Recipients::Users(users) => Ok(Self { draft, users, many }),
@@ -73,6 +71,14 @@ pub(super) fn test_draft(body: &[u8], rules: Rules) -> Result<Draft, Problem> {
         "If you can read this, notifications reach you.".clone_into(&mut draft.message);
     }
     Ok(draft)
+}
+
+/// Reads all members of a draft that has to have a title, but those that say whom it is for.
+pub(super) fn titled_draft(fields: &mut Fields<'_>, rules: Rules) -> Draft {
+    if !fields.has("title") {
+        fields.refuse("title", "required", TITLE);
+    }
+    draft(fields, rules)
 }
 
 fn draft(fields: &mut Fields<'_>, rules: Rules) -> Draft {
@@ -114,7 +120,7 @@ fn priority(fields: &mut Fields<'_>) -> Priority {
     })
 }
 
-fn title(fields: &mut Fields<'_>) -> String {
+pub(super) fn title(fields: &mut Fields<'_>) -> String {
     let Some(title) = text(fields, "title", MAX_TITLE, TITLE) else {
         return String::new();
     };
@@ -125,7 +131,7 @@ fn title(fields: &mut Fields<'_>) -> String {
 }
 
 /// Text for people, with CR LF as LF. Characters are what Unicode calls scalar values.
-fn text(
+pub(super) fn text(
     fields: &mut Fields<'_>,
     name: &str,
     limit: usize,
@@ -146,7 +152,7 @@ fn text(
     Some(text)
 }
 
-fn data(fields: &mut Fields<'_>) -> Box<RawValue> {
+pub(super) fn data(fields: &mut Fields<'_>) -> Box<RawValue> {
     let compact = fields.object("data");
     if compact
         .as_ref()
@@ -165,7 +171,7 @@ fn data(fields: &mut Fields<'_>) -> Box<RawValue> {
     RawValue::from_string(text).unwrap_or_default()
 }
 
-fn link(fields: &mut Fields<'_>, name: &str, rules: Rules) -> Option<String> {
+pub(super) fn link(fields: &mut Fields<'_>, name: &str, rules: Rules) -> Option<String> {
     let link = fields.text(name)?;
     if !is_link(&link, rules.http_urls) {
         fields.refuse(name, "url_not_allowed", LINK);
@@ -197,7 +203,7 @@ fn is_link(text: &str, http_urls: bool) -> bool {
         && Url::parse(text).is_ok_and(|url| url.host_str().is_some_and(|host| !host.is_empty()))
 }
 
-fn expiry(fields: &mut Fields<'_>, rules: Rules) -> Option<DateTime<Utc>> {
+pub(super) fn expiry(fields: &mut Fields<'_>, rules: Rules) -> Option<DateTime<Utc>> {
     let text = fields.text("expiresAt")?;
     let Some(time) = time(&text) else {
         fields.refuse("expiresAt", "time_invalid", EXPIRY);
@@ -213,7 +219,7 @@ fn expiry(fields: &mut Fields<'_>, rules: Rules) -> Option<DateTime<Utc>> {
 ///
 /// So no leap second, which most cannot represent, and no offset `-00:00`, which says that the offset is
 /// not known (section 4.3).
-fn time(text: &str) -> Option<DateTime<Utc>> {
+pub(super) fn time(text: &str) -> Option<DateTime<Utc>> {
     let time = DateTime::parse_from_rfc3339(text).ok()?.to_utc();
     let milliseconds = time.timestamp_subsec_millis();
     let is_plain = milliseconds < 1_000 && time.year() <= 9999 && !text.ends_with("-00:00");

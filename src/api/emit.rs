@@ -47,10 +47,14 @@ const RESERVED: [&str; 19] = [
 /// `POST /api/emit`
 pub(super) async fn emit(
     extract::State(state): extract::State<Arc<State>>,
-    Publisher(_): Publisher,
+    publisher: Publisher,
     Large(body): Large,
 ) -> Result<Response, Problem> {
     let (to, event) = parse(&body)?;
+    match &to {
+        Recipients::Everyone => state.limits.count_broadcast(&publisher)?,
+        Recipients::Users(users) => state.limits.count(&publisher, users)?,
+    }
     let delivery = match state.publisher.emit(&to, &event) {
         Sent::Live => "live",
         Sent::Deferred => "local",

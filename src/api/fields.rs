@@ -22,6 +22,8 @@ const USER_ID: &str = "1 to 128 characters of A-Z a-z 0-9 . _ ~ @ : -, or an int
 /// further, because [`Fields::finish`] then fails.
 #[derive(Debug)]
 pub(super) struct Fields<'a> {
+    /// Where the object is in the body, as a JSON pointer.
+    place: String,
     members: BTreeMap<String, &'a str>,
     errors: Vec<FieldError>,
 }
@@ -30,26 +32,80 @@ impl<'a> Fields<'a> {
     /// The members of a body that [`json::check`] let pass, if it is an object.
     pub(super) fn of(body: &'a [u8]) -> Result<Self, Problem> {
         let text = json::check(body)?;
-        let is_object = text.trim_start().starts_with('{');
-        let members = serde_json::from_str::<BTreeMap<String, &RawValue>>(text);
+        Self::at(String::new(), text).map_err(|error| Problem::Invalid(vec![error]))
+    }
+
+    /// The members of the object `json` at `place`.
+    fn at(place: String, json: &'a str) -> Result<Self, FieldError> {
+        let is_object = json.trim_start().starts_with('{');
+        let members = serde_json::from_str::<BTreeMap<String, &RawValue>>(json);
         match members {
             Ok(members) if is_object => {
                 let members = members.into_iter().map(|(name, value)| (name, value.get()));
                 Ok(Self {
+                    place,
                     members: members.collect(),
                     errors: Vec::new(),
                 })
             }
-            Ok(_) | Err(_) => {
-                let expected = "an object";
-                let error = FieldError {
-                    pointer: String::new(),
-                    code: "type_mismatch",
-                    expected,
-                };
-                Err(Problem::Invalid(vec![error]))
+            Ok(_) | Err(_) => Err(FieldError {
+                pointer: place,
+                code: "type_mismatch",
+                expected: "an object",
+            }),
+        }
+    }
+
+    /// The members of the object `json`, the value at `name`. What is wrong in there counts when it is
+    /// [absorbed](Fields::absorb).
+    pub(super) fn inside(&mut self, name: &str, json: &'a str) -> Option<Self> {
+        match Self::at(format!("{}/{name}", self.place), json) {
+            Ok(inside) => Some(inside),
+            Err(error) => {
+                self.errors.push(error);
+                None
             }
         }
+    }
+
+    /// Takes over what was wrong inside, with the members that nobody took.
+    pub(super) fn absorb(&mut self, mut inside: Self) {
+        inside.refuse_rest();
+        self.errors.append(&mut inside.errors);
+    }
+
+    /// Whether there are more errors already than an answer lists: there is no use in looking for others.
+    pub(super) fn has_enough_errors(&self) -> bool {
+        self.errors.len() >= MAX_ERRORS
+    }
+
+    /// Notes that the object itself breaks a rule.
+    pub(super) fn refuse_as_a_whole(&mut self, code: &'static str, expected: &'static str) {
+        let pointer = self.place.clone();
+        self.errors.push(FieldError {
+            pointer,
+            code,
+            expected,
+        });
+    }
+
+    /// Whether the member is there, be it `null`.
+    pub(super) fn is_there(&self, name: &str) -> bool {
+        self.members.contains_key(name)
+    }
+
+    /// Whether no member is left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Whether the member is there and `null`; it is taken then.
+    pub(super) fn take_null(&mut self, name: &str) -> bool {
+        let is_null = self.members.get(name).is_some_and(|json| *json == "null");
+        if is_null {
+            self.members.remove(name);
+        }
+        is_null
     }
 
     /// Whether [`Fields::take`] would find it.
@@ -59,7 +115,7 @@ impl<'a> Fields<'a> {
 
     /// Notes that the member breaks a rule.
     pub(super) fn refuse(&mut self, name: &str, code: &'static str, expected: &'static str) {
-        let pointer = format!("/{name}");
+        let pointer = format!("{}/{name}", self.place);
         self.errors.push(FieldError {
             pointer,
             code,
@@ -128,16 +184,20 @@ impl<'a> Fields<'a> {
 
     /// Succeeds if no member broke a rule and none is left.
     pub(super) fn finish(mut self) -> Result<(), Problem> {
-        for name in std::mem::take(&mut self.members).into_keys() {
-            let short: String = name.chars().take(MAX_NAME).collect();
-            let escaped = short.replace('~', "~0").replace('/', "~1");
-            self.refuse(&escaped, "unknown_field", "a field that this request has");
-        }
+        self.refuse_rest();
         if self.errors.is_empty() {
             return Ok(());
         }
         self.errors.truncate(MAX_ERRORS);
         Err(Problem::Invalid(self.errors))
+    }
+
+    fn refuse_rest(&mut self) {
+        for name in std::mem::take(&mut self.members).into_keys() {
+            let short: String = name.chars().take(MAX_NAME).collect();
+            let escaped = short.replace('~', "~0").replace('/', "~1");
+            self.refuse(&escaped, "unknown_field", "a field that this request has");
+        }
     }
 }
 

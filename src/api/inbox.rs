@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use axum::extract;
 use axum::response::{IntoResponse as _, Response};
-use http::{StatusCode, Uri};
+use http::{HeaderMap, StatusCode, Uri};
 use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::caller::{Caller, Id};
+use super::caller::{Actor, Id, Reader};
+use super::cursor::Cursor;
+use super::etag::revalidated;
 use super::problem::Problem;
-use super::query::{Cursor, Query};
+use super::query::{DEFAULT_LIMIT, Query};
 use super::{State, json as answer};
-use crate::notification::Notification;
+use crate::notification::{Notification, Reason};
 use crate::store::ListQuery;
 use crate::user::UserId;
 
@@ -22,7 +24,7 @@ type Shared = extract::State<Arc<State>>;
 /// `GET /api/notifications`: newest first, by pages.
 pub(super) async fn list(
     extract::State(state): Shared,
-    Caller(user): Caller,
+    reader: Reader,
     uri: Uri,
 ) -> Result<Response, Problem> {
     #[derive(Serialize)]
@@ -34,7 +36,8 @@ pub(super) async fn list(
         seq: u64,
         epoch: &'a str,
     }
-    let page = state.store.list(&user, &list_query(&uri, &user)?).await?;
+    let list = async |user: UserId| Ok(state.store.list(&user, &list_query(&uri, &user)?).await?);
+    let (user, page) = reader.read(list).await?;
     let listed = Listed {
         items: &page.items,
         next_cursor: page.next.map(|before| Cursor(before).encode(&user)),
@@ -47,7 +50,7 @@ pub(super) async fn list(
 
 fn list_query(uri: &Uri, user: &UserId) -> Result<ListQuery, Problem> {
     let mut query = Query::of(uri);
-    let (limit, unread, kind) = (query.limit(), query.unread(), query.kind());
+    let (limit, unread, kind) = (query.limit(DEFAULT_LIMIT), query.unread(), query.kind());
     let cursor = query.text("cursor");
     query.finish()?;
     let cursor = cursor.map(|text| Cursor::decode(&text, user)).transpose()?;
@@ -62,29 +65,32 @@ fn list_query(uri: &Uri, user: &UserId) -> Result<ListQuery, Problem> {
 /// `GET /api/notifications/unread-count`
 pub(super) async fn unread_count(
     extract::State(state): Shared,
-    Caller(user): Caller,
+    reader: Reader,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let counters = state.store.counters(&user).await?;
-    Ok(answer(
-        StatusCode::OK,
-        &json!({ "count": counters.unread, "seq": counters.seq }),
-    ))
+    let standing = async |user: UserId| Ok(state.store.standing(&user).await?);
+    let (user, standing) = reader.read(standing).await?;
+    let counters = standing.counters;
+    let body = json!({ "count": counters.unread, "seq": counters.seq });
+    Ok(revalidated(&headers, &user, &state.epoch, &body))
 }
 
 /// `GET /api/notifications/{id}`
 pub(super) async fn one(
     extract::State(state): Shared,
-    Caller(user): Caller,
+    reader: Reader,
     Id(id): Id,
 ) -> Result<Response, Problem> {
-    let notification = state.store.get(&user, id).await?.ok_or(Problem::NotFound)?;
+    let get = async |user: UserId| Ok(state.store.get(&user, id).await?);
+    let (_, found) = reader.read(get).await?;
+    let notification = found.notification.ok_or(Problem::NotFound)?;
     Ok(answer(StatusCode::OK, &notification))
 }
 
 /// `PATCH /api/notifications/{id}/read`
 pub(super) async fn read(
     state: Shared,
-    Caller(user): Caller,
+    Actor(user): Actor,
     Id(id): Id,
 ) -> Result<Response, Problem> {
     set_read(state, user, id, true).await
@@ -93,7 +99,7 @@ pub(super) async fn read(
 /// `PATCH /api/notifications/{id}/unread`
 pub(super) async fn unread(
     state: Shared,
-    Caller(user): Caller,
+    Actor(user): Actor,
     Id(id): Id,
 ) -> Result<Response, Problem> {
     set_read(state, user, id, false).await
@@ -112,7 +118,7 @@ async fn set_read(
 /// `POST /api/notifications/read-all`
 pub(super) async fn read_all(
     extract::State(state): Shared,
-    Caller(user): Caller,
+    Actor(user): Actor,
 ) -> Result<Response, Problem> {
     let bulk = state.inbox.read_all(&user).await?;
     let counters = bulk.counters;
@@ -121,20 +127,30 @@ pub(super) async fn read_all(
     Ok(answer(StatusCode::OK, &body))
 }
 
+/// `POST /api/notifications/{id}/click`
+pub(super) async fn click(
+    extract::State(state): Shared,
+    Actor(user): Actor,
+    Id(id): Id,
+) -> Result<Response, Problem> {
+    let notification = state.inbox.set_clicked(&user, id).await?;
+    Ok(answer(StatusCode::OK, &notification))
+}
+
 /// `DELETE /api/notifications/{id}`
 pub(super) async fn delete(
     extract::State(state): Shared,
-    Caller(user): Caller,
+    Actor(user): Actor,
     Id(id): Id,
 ) -> Result<Response, Problem> {
-    state.inbox.delete(&user, id).await?;
+    state.inbox.delete(&user, id, Reason::Deleted).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// `DELETE /api/notifications`
 pub(super) async fn clear(
     extract::State(state): Shared,
-    Caller(user): Caller,
+    Actor(user): Actor,
 ) -> Result<Response, Problem> {
     let bulk = state.inbox.clear(&user).await?;
     let counters = bulk.counters;

@@ -89,7 +89,7 @@ pub(super) fn around(
         // The end of every wait; the body and the store have shorter ones of their own.
         .timeout(options.body_deadline + options.handler_deadline)
         // Innermost, for it only guards what handlers read; a Content-Length that is too large is refused unread.
-        .layer(RequestBodyLimitLayer::new(body::LIMIT_WITH_USER_IDS));
+        .layer(RequestBodyLimitLayer::new(body::LIMIT_OF_A_BATCH));
     router.layer(stack)
 }
 
@@ -156,6 +156,7 @@ pub fn cors(origins: Origins) -> CorsLayer {
             header::CONTENT_TYPE,
             IDEMPOTENCY_KEY,
             API_KEY,
+            header::IF_NONE_MATCH,
             REQUEST_ID,
         ])
         .expose_headers([

@@ -1,22 +1,31 @@
 //! HTTP in: the routes of the contract, and the only folder that knows axum.
 
 mod answer;
+mod batch;
 mod body;
 mod caller;
 mod changes;
+mod client_config;
+mod cursor;
 mod dev;
 mod draft;
+mod edit;
 mod emit;
+mod etag;
 mod fields;
 mod health;
 mod inbox;
 mod json;
 mod layers;
+mod limits;
+pub(crate) mod old;
 mod origin;
 mod problem;
 mod publish;
 mod query;
 mod recipients;
+mod revocations;
+mod users;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,17 +38,22 @@ use chrono::Utc;
 use http::{StatusCode, header};
 use serde::Serialize;
 
-use crate::auth::Verifier;
+use crate::auth::{ApiKeys, Verifier};
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
+use crate::presence::Presence;
 use crate::publish::Publisher;
 use crate::store::Store;
+use crate::telemetry::UserIds;
 
+pub use client_config::ClientConfig;
 pub use dev::DevSignIn;
 pub use health::{Health, admin_router};
 pub use layers::cors;
+pub use limits::PublishLimits;
 pub use origin::Origins;
 pub use problem::{FieldError, Problem};
+pub use revocations::Revocations;
 
 /// What the handlers work with.
 #[derive(Debug)]
@@ -48,7 +62,13 @@ pub struct State {
     pub inbox: Inbox,
     /// For reading; what writes goes through `publisher` and `inbox`, which also tell the devices.
     pub store: Store,
+    pub presence: Presence,
     pub verifier: Verifier,
+    pub api_keys: ApiKeys,
+    pub revocations: Revocations,
+    pub limits: PublishLimits,
+    pub client_config: ClientConfig,
+    pub user_ids: UserIds,
     pub epoch: Arc<str>,
     pub metrics: Arc<Metrics>,
     pub origins: Origins,
@@ -98,6 +118,7 @@ pub fn router(state: State) -> Router {
             "/api/notifications",
             post(publish::create).get(inbox::list).delete(inbox::clear),
         )
+        .route("/api/notifications/batch", post(batch::create))
         .route("/api/notifications/test", post(publish::test))
         .route("/api/notifications/unread-count", get(inbox::unread_count))
         .route("/api/notifications/changes", get(changes::changes))
@@ -108,6 +129,19 @@ pub fn router(state: State) -> Router {
         )
         .route("/api/notifications/{id}/read", patch(inbox::read))
         .route("/api/notifications/{id}/unread", patch(inbox::unread))
+        .route("/api/notifications/{id}/click", post(inbox::click))
+        .route(
+            "/api/users/{userId}",
+            get(users::inspect).delete(users::erase),
+        )
+        .route(
+            "/api/users/{userId}/notifications/{id}",
+            get(users::one).patch(users::edit).delete(users::withdraw),
+        )
+        .route("/api/users/{userId}/refresh", post(users::refresh))
+        .route("/api/users/{userId}/disconnect", post(users::disconnect))
+        .route("/api/users/{userId}/presence", get(users::presence))
+        .route("/api/client-config", get(client_config::client_config))
         .route("/api/emit", post(emit::emit));
     if state.dev.is_some() {
         routes = routes.route("/api/dev/token", post(dev::token));

@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde::Serialize;
 use tokio::task::JoinError;
 
-use crate::auth::{BearerError, Refusal};
+use crate::auth::{ApiKeyError, BearerError, Refusal};
 use crate::inbox::InboxError;
 use crate::publish::PublishError;
 use crate::store::StoreError;
@@ -29,8 +29,9 @@ pub enum Problem {
     Invalid(Vec<FieldError>),
     #[error(transparent)]
     Refused(#[from] Refusal),
-    #[error("this token may not do that")]
-    Forbidden,
+    /// Who it is, is known, and this is not for them; what would be is said.
+    #[error("this caller may not do that")]
+    Forbidden(&'static str),
     #[error("there is nothing here")]
     NotFound,
     #[error("this method is not allowed here")]
@@ -43,6 +44,12 @@ pub enum Problem {
     UnsupportedMediaType(&'static str),
     #[error("the idempotency key was used for another body")]
     KeyReused,
+    /// Nothing was done; after so many seconds it may be.
+    #[error("there was more than the limits allow")]
+    RateLimited { retry_after: u64 },
+    /// It is more than a limit ever lets pass at once.
+    #[error("this is more at once than the limits ever allow")]
+    TooManyForLimit,
     /// The store is away; whether a write happened is unknown.
     #[error("the store is away")]
     StoreAway(#[source] StoreError),
@@ -86,9 +93,12 @@ impl Problem {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Malformed { .. } => StatusCode::BAD_REQUEST,
-            Self::Invalid(_) | Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Invalid(_) | Self::KeyReused | Self::TooManyForLimit => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(_) => StatusCode::UNAUTHORIZED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -110,13 +120,15 @@ impl Problem {
             Self::Malformed { code, .. } => code,
             Self::Invalid(_) => "body_invalid",
             Self::Refused(refusal) => refusal.code(),
-            Self::Forbidden => "forbidden",
+            Self::Forbidden(_) => "forbidden",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::BodyTimeout => "body_timeout",
             Self::TooLarge => "body_too_large",
             Self::UnsupportedMediaType(_) => "media_type_unsupported",
             Self::KeyReused => "idempotency_key_reused",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::TooManyForLimit => "too_many_for_limit",
             Self::StoreAway(_) => "storage_unavailable",
             Self::Overloaded => "overloaded",
             Self::TimedOut => "timed_out",
@@ -135,16 +147,27 @@ impl Problem {
             }
             Self::Refused(Refusal::Missing) => "Send Authorization: Bearer and a token.",
             Self::Refused(Refusal::Invalid(_)) => {
-                "The token is not accepted; the log of the node says why."
+                "The token or API key is not accepted; the log of the node says why."
             }
             Self::Refused(Refusal::Expired) => "The token has expired; get a new one.",
-            Self::Forbidden => "This needs a token with the scope notifications:publish.",
+            Self::Refused(Refusal::Revoked) => {
+                "The token was issued before this user's tokens were revoked; get a new one."
+            }
+            Self::Forbidden(detail) => detail,
             Self::NotFound => "There is no such resource, or not for this user.",
             Self::MethodNotAllowed => "The header Allow lists the methods of this resource.",
             Self::BodyTimeout => "The body did not arrive in time.",
-            Self::TooLarge => "A body has at most 32 KiB, or 256 KiB with userIds.",
+            Self::TooLarge => {
+                "A body has at most 32 KiB; 256 KiB with userIds; 2 MiB where it is a batch."
+            }
             Self::UnsupportedMediaType(detail) => detail,
             Self::KeyReused => "This Idempotency-Key was used within 24 hours for another body.",
+            Self::RateLimited { .. } => {
+                "Nothing was done. Repeat it after the time that Retry-After says."
+            }
+            Self::TooManyForLimit => {
+                "Nothing was done. It is for more recipients at once than BELLHOP_LIMIT_PUBLISHES_PER_KEY or _PER_USER allows; split it."
+            }
             Self::StoreAway(_) | Self::TimedOut => {
                 "Whether it was done is not known; repeat it, with the same Idempotency-Key if it had one."
             }
@@ -159,13 +182,15 @@ impl Problem {
         match self {
             Self::Malformed { errors, .. } | Self::Invalid(errors) => errors,
             Self::Refused(_)
-            | Self::Forbidden
+            | Self::Forbidden(_)
             | Self::NotFound
             | Self::MethodNotAllowed
             | Self::BodyTimeout
             | Self::TooLarge
             | Self::UnsupportedMediaType(_)
             | Self::KeyReused
+            | Self::RateLimited { .. }
+            | Self::TooManyForLimit
             | Self::StoreAway(_)
             | Self::Overloaded
             | Self::TimedOut
@@ -185,6 +210,17 @@ impl From<BearerError> for Problem {
                 "There is more than one Authorization header.",
             ),
             BearerError::Refused(refusal) => Self::Refused(refusal),
+        }
+    }
+}
+
+impl From<ApiKeyError> for Problem {
+    fn from(error: ApiKeyError) -> Self {
+        match error {
+            ApiKeyError::Repeated => Self::malformed(
+                "api_key_repeated",
+                "There is more than one X-API-Key header.",
+            ),
         }
     }
 }

@@ -11,11 +11,10 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::body::{Large, Small};
-use super::caller::{Caller, Publisher};
+use super::caller::{Actor, Publisher};
 use super::draft::{Publication, test_draft};
 use super::problem::Problem;
 use super::{State, json};
-use crate::auth::Identity;
 use crate::bus::Sent;
 use crate::notification::Notification;
 use crate::publish::Published;
@@ -25,20 +24,19 @@ use crate::user::UserId;
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const MAX_KEY: usize = 255;
 
-/// The path of [`create`], in the scope of its idempotency keys.
-const PATH: &str = "/api/notifications";
-
 /// `POST /api/notifications`
 pub(super) async fn create(
     extract::State(state): extract::State<Arc<State>>,
-    Publisher(identity): Publisher,
+    publisher: Publisher,
     headers: HeaderMap,
     Large(body): Large,
 ) -> Result<Response, Problem> {
-    let key = idempotency_key(&headers, &identity, &body)?;
+    let key = idempotency_key(&headers, &publisher, "/api/notifications", &body)?;
     let Publication { draft, users, many } = Publication::parse(&body, state.rules())?;
+    state.limits.count(&publisher, &users)?;
 
-    let published = state.publisher.publish(draft, users, key).await?;
+    let to = users.into_iter().map(|user| (user, 0)).collect();
+    let published = state.publisher.publish(vec![draft], to, key).await?;
     if many {
         Ok(created_many(&published))
     } else {
@@ -49,11 +47,15 @@ pub(super) async fn create(
 /// `POST /api/notifications/test`
 pub(super) async fn test(
     extract::State(state): extract::State<Arc<State>>,
-    Caller(user): Caller,
+    Actor(user): Actor,
     Small(body): Small,
 ) -> Result<Response, Problem> {
     let draft = test_draft(&body, state.rules())?;
-    let published = state.publisher.publish(draft, vec![user], None).await?;
+    state.limits.count_own(&user)?;
+    let published = state
+        .publisher
+        .publish(vec![draft], vec![(user, 0)], None)
+        .await?;
     created_one(&published)
 }
 
@@ -75,7 +77,7 @@ fn created_one(published: &Published) -> Result<Response, Problem> {
     Ok(mark_replay(published, json(StatusCode::CREATED, &one)))
 }
 
-fn created_many<'a>(published: &'a Published) -> Response {
+pub(super) fn created_many<'a>(published: &'a Published) -> Response {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Item<'i> {
@@ -101,7 +103,7 @@ fn created_many<'a>(published: &'a Published) -> Response {
     mark_replay(published, json(StatusCode::CREATED, &many))
 }
 
-fn delivery(sent: Sent) -> &'static str {
+pub(super) fn delivery(sent: Sent) -> &'static str {
     match sent {
         Sent::Live => "live",
         Sent::Deferred => "deferred",
@@ -120,10 +122,11 @@ fn mark_replay(published: &Published, mut response: Response) -> Response {
 
 /// The one `Idempotency-Key`, if there is one: 1 to 255 visible ASCII characters.
 ///
-/// What is the same request is decided by the bytes of its body.
-fn idempotency_key(
+/// What is the same request is decided by its publisher, its path and the bytes of its body.
+pub(super) fn idempotency_key(
     headers: &HeaderMap,
-    identity: &Identity,
+    publisher: &Publisher,
+    path: &str,
     body: &Bytes,
 ) -> Result<Option<IdempotencyKey>, Problem> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).into_iter();
@@ -140,7 +143,7 @@ fn idempotency_key(
         let detail = "Idempotency-Key is 1 to 255 visible ASCII characters, once.";
         return Err(Problem::malformed("idempotency_key_invalid", detail));
     };
-    let scope = format!("{} {PATH}", identity.publisher_name());
+    let scope = format!("{} {path}", publisher.name);
     Ok(Some(IdempotencyKey {
         scope,
         key: key.to_owned(),
@@ -153,18 +156,14 @@ mod tests {
     use super::*;
 
     fn key(values: &[&[u8]]) -> Result<Option<String>, &'static str> {
-        let user = UserId::try_from("shop").unwrap();
-        let identity = Identity {
-            user,
-            publisher: true,
-            expires_at: 0,
-            issued_at: None,
+        let publisher = Publisher {
+            name: "token:shop".to_owned(),
         };
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(IDEMPOTENCY_KEY, HeaderValue::from_bytes(value).unwrap());
         }
-        let key = idempotency_key(&headers, &identity, &Bytes::from_static(b"{}"));
+        let key = idempotency_key(&headers, &publisher, "/api/x", &Bytes::from_static(b"{}"));
         key.map(|key| key.map(|key| format!("{}|{}", key.scope, key.key)))
             .map_err(|problem| problem.code())
     }
@@ -174,7 +173,7 @@ mod tests {
         assert_eq!(key(&[]), Ok(None));
         assert_eq!(
             key(&[b"order-7"]),
-            Ok(Some("token:shop /api/notifications|order-7".to_owned()))
+            Ok(Some("token:shop /api/x|order-7".to_owned()))
         );
         assert!(key(&[&[b'k'; 255]]).is_ok());
         for values in [

@@ -1,22 +1,33 @@
-//! The parameters of a query, and the cursor that leads from one page to the next.
+//! The parameters of a query: each once, each by its rule, and none that nobody takes.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::Uri;
-use sha2::{Digest as _, Sha256};
+use axum::extract::{FromRequestParts, MatchedPath};
+use http::request::Parts;
+use http::{Method, Uri};
 use url::form_urlencoded;
 
 use super::problem::{FieldError, Problem};
 use crate::notification::Kind;
-use crate::user::UserId;
 
-const DEFAULT_LIMIT: u32 = 50;
+pub(super) const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 200;
 
 /// The largest seq that a database can hold.
-const MAX_SEQ: u64 = i64::MAX.unsigned_abs();
+pub(super) const MAX_SEQ: u64 = i64::MAX.unsigned_abs();
 
-/// The parameters of a request; those that nobody takes are ignored.
+/// A name that the caller chose is repeated no further than this.
+const MAX_NAME: usize = 64;
+
+/// An answer lists no more errors than this.
+const MAX_ERRORS: usize = 100;
+
+/// What takes parameters, each by a [`Query`] that is asked for all that there are.
+const WITH_PARAMETERS: [&str; 3] = [
+    "/api/notifications",
+    "/api/notifications/changes",
+    "/api/users/{userId}",
+];
+
+/// The parameters of a request. One that nobody takes is an error: whoever sent it meant something by it.
 pub(super) struct Query {
     pairs: Vec<(String, String)>,
     errors: Vec<FieldError>,
@@ -34,21 +45,22 @@ impl Query {
 
     /// The value of a parameter that is there once.
     pub(super) fn text(&mut self, name: &str) -> Option<String> {
-        let mut values = self.pairs.iter().filter(|(found, _)| found == name);
-        let value = values.next().map(|(_, value)| value.clone());
-        if values.next().is_some() {
+        let mut values = self.pairs.extract_if(.., |(found, _)| found == name);
+        let value = values.next().map(|(_, value)| value);
+        if values.count() > 0 {
             self.refuse(name, "repeated", "one value");
         }
         value
     }
 
-    pub(super) fn limit(&mut self) -> u32 {
+    /// How many at most: 1 to 200, and `default` where nothing is said.
+    pub(super) fn limit(&mut self, default: u32) -> u32 {
         let limit = self.number("limit", "1 to 200", |limit| {
             (1..=u64::from(MAX_LIMIT)).contains(&limit)
         });
         limit
             .and_then(|limit| u32::try_from(limit).ok())
-            .unwrap_or(DEFAULT_LIMIT)
+            .unwrap_or(default)
     }
 
     /// The seq that the caller has; without one it has nothing.
@@ -75,11 +87,23 @@ impl Query {
         kind
     }
 
-    /// Succeeds if no parameter that was taken broke a rule.
-    pub(super) fn finish(self) -> Result<(), Problem> {
+    /// Succeeds if no parameter broke a rule and none is left.
+    pub(super) fn finish(mut self) -> Result<(), Problem> {
+        self.pairs.sort_unstable();
+        self.pairs.dedup_by(|one, other| one.0 == other.0);
+        for (name, _) in std::mem::take(&mut self.pairs) {
+            let short: String = name.chars().take(MAX_NAME).collect();
+            let escaped = short.replace('~', "~0").replace('/', "~1");
+            self.refuse(
+                &escaped,
+                "unknown_parameter",
+                "a parameter that this request has",
+            );
+        }
         if self.errors.is_empty() {
             return Ok(());
         }
+        self.errors.truncate(MAX_ERRORS);
         let detail = "Each entry of errors names a parameter and what is expected of it.".into();
         Err(Problem::Malformed {
             code: "query_invalid",
@@ -117,41 +141,24 @@ impl Query {
     }
 }
 
-/// Where a page ends: all that comes after it was created before this `created_seq`.
-///
-/// Opaque to clients. It carries a digest that only its own user's requests reproduce, so that a cursor
-/// that was cut, changed or lent is refused instead of leading somewhere; it is no secret, and reads
-/// nobody else's inbox.
-pub(super) struct Cursor(pub(super) u64);
-
-impl Cursor {
-    const DIGEST_BYTES: usize = 8;
-
-    pub(super) fn encode(&self, user: &UserId) -> String {
-        let bytes = [&self.0.to_be_bytes()[..], &self.digest(user)].concat();
-        URL_SAFE_NO_PAD.encode(bytes)
+/// Refuses parameters where a request has none. Requests that have some take them by a [`Query`].
+pub(super) fn refuse_unknown(parts: &Parts) -> Result<(), Problem> {
+    let route = parts.extensions.get::<MatchedPath>();
+    let has_some = route.is_some_and(|route| WITH_PARAMETERS.contains(&route.as_str()));
+    if has_some && matches!(parts.method, Method::GET | Method::HEAD) {
+        return Ok(());
     }
+    Query::of(&parts.uri).finish()
+}
 
-    pub(super) fn decode(text: &str, user: &UserId) -> Result<Self, Problem> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).unwrap_or_default();
-        let cursor = bytes
-            .first_chunk()
-            .map(|seq| Self(u64::from_be_bytes(*seq)));
-        let genuine = cursor.filter(|cursor| cursor.0 <= MAX_SEQ && cursor.encode(user) == text);
-        genuine.ok_or_else(|| {
-            Problem::malformed(
-                "cursor_invalid",
-                "The cursor is not one that this user was given; start at the first page.",
-            )
-        })
-    }
+/// A request that anyone may make, and that has no parameters.
+pub(super) struct NoParameters;
 
-    fn digest(&self, user: &UserId) -> [u8; Self::DIGEST_BYTES] {
-        let digest = Sha256::new()
-            .chain_update(b"cursor")
-            .chain_update(self.0.to_be_bytes());
-        let digest = digest.chain_update(user.as_str()).finalize();
-        std::array::from_fn(|index| digest[index])
+impl<S: Sync> FromRequestParts<S> for NoParameters {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        refuse_unknown(parts).map(|()| Self)
     }
 }
 
@@ -175,14 +182,9 @@ mod tests {
 
     #[test]
     fn a_limit_is_between_1_and_200() {
-        for (text, limit) in [
-            ("", 50),
-            ("limit=1", 1),
-            ("limit=200&other=x&other=y", 200),
-            ("Limit=x", 50),
-        ] {
+        for (text, limit) in [("", 50), ("limit=1", 1), ("limit=200", 200)] {
             let mut query = query(text);
-            assert_eq!(query.limit(), limit, "{text}");
+            assert_eq!(query.limit(50), limit, "{text}");
             assert!(query.finish().is_ok(), "{text}");
         }
         for value in [
@@ -199,19 +201,35 @@ mod tests {
             "%FF",
         ] {
             let mut query = query(&format!("limit={value}"));
-            query.limit();
+            query.limit(50);
             assert_eq!(errors(query), ["/limit out_of_range"], "{value}");
         }
         let mut query = query("limit=5&limit=5");
-        query.limit();
+        query.limit(50);
         assert_eq!(errors(query), ["/limit repeated"]);
+    }
+
+    #[test]
+    fn a_parameter_that_nobody_takes_is_an_error() {
+        let mut query = query("limit=7&unraed=true&a/b~c=1&unraed=x&Limit=3&");
+        assert_eq!(query.limit(50), 7);
+        assert_eq!(
+            errors(query),
+            [
+                "/Limit unknown_parameter",
+                "/a~1b~0c unknown_parameter",
+                "/unraed unknown_parameter"
+            ]
+        );
+        let many: String = (0..1_000).map(|number| format!("&n{number}=1")).collect();
+        assert_eq!(errors(super::tests::query(&many)).len(), MAX_ERRORS);
     }
 
     #[test]
     fn every_parameter_that_breaks_a_rule_is_named() {
         let mut query = query("since=-1&unread=1&type=general&limit=x");
         let (since, unread, kind) = (query.since(), query.unread(), query.kind());
-        assert_eq!((since, unread, kind, query.limit()), (0, None, None, 50));
+        assert_eq!((since, unread, kind, query.limit(50)), (0, None, None, 50));
         let expected = [
             "/since out_of_range",
             "/unread type_mismatch",
@@ -233,31 +251,5 @@ mod tests {
             query.since();
             assert_eq!(errors(query), ["/since out_of_range"], "{value}");
         }
-    }
-
-    #[test]
-    fn a_cursor_is_its_users_own_and_whole() {
-        let (user, other) = (
-            UserId::try_from("42").unwrap(),
-            UserId::try_from("43").unwrap(),
-        );
-        let text = Cursor(1_234).encode(&user);
-        assert_eq!(Cursor::decode(&text, &user).unwrap().0, 1_234);
-
-        let cut = &text[1..];
-        let padded = format!("{text}=");
-        let changed = text.replacen('A', "B", 1);
-        for text in [
-            "",
-            "!",
-            "AAAA",
-            cut,
-            &padded,
-            &changed,
-            &Cursor(u64::MAX).encode(&user),
-        ] {
-            assert!(Cursor::decode(text, &user).is_err(), "{text}");
-        }
-        assert!(Cursor::decode(&text, &other).is_err());
     }
 }

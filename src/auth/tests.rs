@@ -115,8 +115,10 @@ fn a_token_says_who_is_asking() {
     let expected = Identity {
         user,
         publisher: true,
-        expires_at: expires,
-        issued_at: Some(issued),
+        lifetime: Lifetime {
+            issued_at: Some(issued),
+            expires_at: expires,
+        },
     };
     assert_eq!(identity, expected);
     assert_eq!(identity.publisher_name(), "token:42");
@@ -131,7 +133,7 @@ fn a_token_says_who_is_asking() {
             .verify(&token(json!({ "scope": scope })))
             .unwrap();
         assert!(!identity.publisher, "{scope}");
-        assert_eq!(identity.issued_at, None);
+        assert_eq!(identity.lifetime.issued_at, None);
     }
 }
 
@@ -319,8 +321,50 @@ fn a_token_ends() {
     assert_eq!(code(&verifier(&[]).verify(&beyond)), "token_invalid");
     let last = hs256(HEADER, r#"{"sub":"42","exp":18446744073709551615}"#);
     assert_eq!(
-        verifier(&[]).verify(&last).unwrap().expires_at,
+        verifier(&[]).verify(&last).unwrap().lifetime.expires_at,
         LATEST_EXPIRY
+    );
+}
+
+#[test]
+fn a_token_lives_no_longer_than_is_set() {
+    let now = now();
+    let cases = [
+        ("an hour", json!({"iat": now, "exp": now + 3_600}), ""),
+        (
+            "longer",
+            json!({"iat": now, "exp": now + 3_601}),
+            "token_invalid",
+        ),
+        (
+            "without iat",
+            json!({"iat": null, "exp": now + 60}),
+            "token_invalid",
+        ),
+        (
+            "nearly over",
+            json!({"iat": now - 7_200, "exp": now + 60}),
+            "token_invalid",
+        ),
+        (
+            "ended before it began",
+            json!({"iat": now + 10, "exp": now}),
+            "",
+        ),
+    ];
+    assert_codes(
+        &verifier(&["--token-max-lifetime-seconds=3600"]),
+        &cases.clone(),
+    );
+    let any = cases.map(|(name, claims, _)| (name, claims, ""));
+    assert_codes(&verifier(&[]), &any);
+
+    let token = json!({"sub": "42", "iat": now, "exp": now + 7_200}).to_string();
+    let refusal = verifier(&["--token-max-lifetime-seconds=3600"]).verify(&hs256(HEADER, &token));
+    let text = refusal.unwrap_err().to_string();
+    assert!(
+        text.contains("BELLHOP_TOKEN_MAX_LIFETIME_SECONDS"),
+        "{text}"
     );
 }
 
@@ -438,7 +482,10 @@ fn what_we_sign_is_believed_by_the_same_settings() {
             .verify(&sign(Some(PUBLISH_SCOPE), hour))
             .unwrap();
         assert_eq!((identity.user.as_str(), identity.publisher), ("42", true));
-        assert_eq!(identity.expires_at - identity.issued_at.unwrap(), 3_600);
+        assert_eq!(
+            identity.lifetime.expires_at - identity.lifetime.issued_at.unwrap(),
+            3_600
+        );
         assert!(
             !verifier(arguments)
                 .verify(&sign(None, Duration::MAX))

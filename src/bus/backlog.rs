@@ -3,8 +3,9 @@
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::{BACKLOG, Incoming, Receiver};
+use super::{BACKLOG, Incoming, Question, Receiver};
 use crate::event::Message;
+use crate::user::UserId;
 
 /// The sending end of a node's [`Receiver`]. Nothing in it waits.
 ///
@@ -22,7 +23,7 @@ pub(super) struct Backlog {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Handed {
     Over,
-    /// There was no room; the node learns it by [`Incoming::Restored`].
+    /// There was no room; of a message, the node learns it by [`Incoming::Restored`].
     Lost,
     /// The node has dropped its receiver.
     Closed,
@@ -46,7 +47,21 @@ impl Backlog {
         self.hand(Incoming::OtherEpoch)
     }
 
+    /// A question that finds no room is not answered; the node need not know.
+    pub(super) fn asked(&mut self, user: UserId, question: Question) -> Handed {
+        self.try_hand(Incoming::Asked { user, question })
+    }
+
     fn hand(&mut self, incoming: Incoming) -> Handed {
+        let handed = self.try_hand(incoming);
+        // The queue holds the newest BACKLOG entries, or one more if the last is a `Restored`.
+        if handed == Handed::Lost && self.since_restored >= BACKLOG {
+            self.restored();
+        }
+        handed
+    }
+
+    fn try_hand(&mut self, incoming: Incoming) -> Handed {
         if self.sender.is_closed() {
             return Handed::Closed;
         }
@@ -54,10 +69,6 @@ impl Backlog {
         if self.sender.capacity() > 1 && self.sender.try_send(incoming).is_ok() {
             self.since_restored = self.since_restored.saturating_add(1);
             return Handed::Over;
-        }
-        // The queue holds the newest BACKLOG entries, or one more if the last is a `Restored`.
-        if self.since_restored >= BACKLOG {
-            self.restored();
         }
         Handed::Lost
     }
@@ -82,14 +93,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::event::Event;
+    use crate::event::{Body, Event};
 
     fn message(number: u64) -> Message {
         Message {
             to: None,
-            change: None,
             published_at: number,
-            event: Arc::new(Event::new("number", &number)),
+            body: Body::Emit(Arc::new(Event::new("number", &number))),
         }
     }
 
@@ -108,6 +118,26 @@ mod tests {
         assert!(matches!(receiver.try_recv(), Ok(Incoming::Restored)));
         assert!(receiver.try_recv().is_err());
         assert_eq!(backlog.message(message(1)), Handed::Over);
+    }
+
+    #[test]
+    fn a_question_that_finds_no_room_is_dropped_without_a_word() {
+        let (mut backlog, mut receiver) = Backlog::new();
+        let (user, question) = (
+            UserId::try_from("42").unwrap(),
+            Question {
+                asker: 1,
+                number: 2,
+            },
+        );
+        for _ in 0..BACKLOG {
+            assert_eq!(backlog.asked(user.clone(), question), Handed::Over);
+        }
+        assert_eq!(backlog.asked(user.clone(), question), Handed::Lost);
+        for _ in 0..BACKLOG {
+            assert!(matches!(receiver.try_recv(), Ok(Incoming::Asked { .. })));
+        }
+        assert!(receiver.try_recv().is_err());
     }
 
     #[test]
@@ -158,7 +188,7 @@ mod tests {
                         match receiver.try_recv() {
                             Ok(Incoming::Message(message)) => prop_assert_eq!(Some(message.published_at), queued.pop_front()),
                             Ok(Incoming::Restored) => uncovered = false,
-                            Ok(Incoming::OtherEpoch) => prop_assert!(false),
+                            Ok(Incoming::OtherEpoch | Incoming::Asked { .. }) => prop_assert!(false),
                             Err(_) => prop_assert!(!uncovered),
                         }
                     },

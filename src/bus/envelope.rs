@@ -4,8 +4,10 @@
 //!
 //! ```text
 //! version u8 · kind u8 · node u64 · n u64 · epoch (u16 length, text)
-//!   [ user (u8 length, text; 0 is everyone) · (seq u64 · unread u64) · published at u64
-//!     · event name (u16 length, text) · payload (u32 length, JSON) ]
+//!   [ user (u8 length, text; 0 is everyone) · published at u64
+//!     · (seq u64) · (unread u64) · (valid after u64) · (event name (u16 length, text) · payload (u32 length, JSON)) ]
+//!   [ a question: user (u8 length, text) · number u64 ]
+//!   [ an answer: number u64 · sockets u64 ]
 //! ```
 //!
 //! Decoding is total: whatever arrives is an envelope or an [`EnvelopeError`]. It allocates nothing
@@ -16,7 +18,7 @@ use std::sync::Arc;
 use bytes::BufMut;
 use serde_json::value::RawValue;
 
-use crate::event::{Event, Message, Position};
+use crate::event::{self, Event, Message, Position};
 use crate::user::UserId;
 
 /// The version this node writes, and the only one it reads. A later version is ignored and counted, so
@@ -28,6 +30,10 @@ const CHANGE: u8 = 0;
 const TRANSIENT: u8 = 1;
 const PROBE: u8 = 2;
 const MISSED: u8 = 3;
+const REVOKED: u8 = 4;
+const REACHED: u8 = 5;
+const QUESTION: u8 = 6;
+const ANSWER: u8 = 7;
 
 /// Why bytes are not an envelope, or a message has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,6 +72,16 @@ pub(super) enum Body<'a> {
     Probe,
     /// A node says that it could not send something: whoever receives from it has to ask the store.
     Missed,
+    /// A node asks how many sockets of a user the receiver holds.
+    Question {
+        user: &'a str,
+        number: u64,
+    },
+    /// So many are here, to the question of that number.
+    Answer {
+        number: u64,
+        sockets: u64,
+    },
 }
 
 /// A message whose payload has not been looked at yet.
@@ -73,8 +89,22 @@ pub(super) enum Body<'a> {
 pub(super) struct Letter<'a> {
     /// Whom it names; `None` is everyone.
     pub(super) user: Option<&'a str>,
-    pub(super) change: Option<Position>,
     published_at: u64,
+    text: Text<'a>,
+}
+
+/// What a letter says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Text<'a> {
+    Change(Position, Words<'a>),
+    Emit(Words<'a>),
+    Revoked(Position, u64),
+    Reached(u64),
+}
+
+/// An event as it was encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Words<'a> {
     name: &'a str,
     payload: &'a str,
 }
@@ -82,24 +112,31 @@ pub(super) struct Letter<'a> {
 impl Sender {
     /// The envelope of `message`, as the `n`th of this node.
     pub(super) fn message(&self, n: u64, message: &Message) -> Result<Vec<u8>, EnvelopeError> {
-        let payload = message.event.payload.get();
-        let kind = if message.change.is_some() {
-            CHANGE
-        } else {
-            TRANSIENT
+        let kind = match message.body {
+            event::Body::Change(..) => CHANGE,
+            event::Body::Emit(_) => TRANSIENT,
+            event::Body::Revoked(..) => REVOKED,
+            event::Body::Reached(_) => REACHED,
         };
-        let mut bytes = self.header(kind, n, payload.len() + message.event.name.len() + 192)?;
+        let event = message.body.event();
+        let length = event.map_or(0, |event| event.name.len() + event.payload.get().len());
+        let mut bytes = self.header(kind, n, length + 192)?;
         let user = message.to.as_ref().map_or("", UserId::as_str);
         put(&mut bytes, u8::try_from(user.len()), user, Vec::put_u8)?;
-        if let Some(Position { seq, unread }) = message.change {
+        bytes.put_u64(message.published_at);
+        if let Some(Position { seq, unread }) = message.body.position() {
             bytes.put_u64(seq);
             bytes.put_u64(unread);
         }
-        bytes.put_u64(message.published_at);
-        let name = &message.event.name;
-        put(&mut bytes, u16::try_from(name.len()), name, Vec::put_u16)?;
-        let length = u32::try_from(payload.len());
-        put(&mut bytes, length, payload, Vec::put_u32)?;
+        if let event::Body::Revoked(_, number) | event::Body::Reached(number) = message.body {
+            bytes.put_u64(number);
+        }
+        if let Some(Event { name, payload }) = event.map(AsRef::as_ref) {
+            put(&mut bytes, u16::try_from(name.len()), name, Vec::put_u16)?;
+            let payload = payload.get();
+            let length = u32::try_from(payload.len());
+            put(&mut bytes, length, payload, Vec::put_u32)?;
+        }
         Ok(bytes)
     }
 
@@ -109,6 +146,31 @@ impl Sender {
 
     pub(super) fn missed(&self, n: u64) -> Result<Vec<u8>, EnvelopeError> {
         self.header(MISSED, n, 0)
+    }
+
+    pub(super) fn question(
+        &self,
+        n: u64,
+        user: &UserId,
+        number: u64,
+    ) -> Result<Vec<u8>, EnvelopeError> {
+        let mut bytes = self.header(QUESTION, n, 160)?;
+        let user = user.as_str();
+        put(&mut bytes, u8::try_from(user.len()), user, Vec::put_u8)?;
+        bytes.put_u64(number);
+        Ok(bytes)
+    }
+
+    pub(super) fn answer(
+        &self,
+        n: u64,
+        number: u64,
+        sockets: u64,
+    ) -> Result<Vec<u8>, EnvelopeError> {
+        let mut bytes = self.header(ANSWER, n, 16)?;
+        bytes.put_u64(number);
+        bytes.put_u64(sockets);
+        Ok(bytes)
     }
 
     fn header(&self, kind: u8, n: u64, room: usize) -> Result<Vec<u8>, EnvelopeError> {
@@ -148,9 +210,14 @@ impl<'a> Envelope<'a> {
         let length = rest.length16()?;
         let epoch = rest.text(length)?;
         let body = match kind {
-            CHANGE | TRANSIENT => Body::Message(rest.letter(kind == CHANGE)?),
+            CHANGE | TRANSIENT | REVOKED | REACHED => Body::Message(rest.letter(kind)?),
             PROBE => Body::Probe,
             MISSED => Body::Missed,
+            QUESTION => rest.question()?,
+            ANSWER => Body::Answer {
+                number: rest.integer()?,
+                sockets: rest.integer()?,
+            },
             _ => return Err(EnvelopeError::Bad),
         };
         rest.ends()?;
@@ -169,19 +236,27 @@ impl Letter<'_> {
         if self.user != to.as_ref().map(UserId::as_str) {
             return Err(EnvelopeError::Bad);
         }
-        let Ok(payload) = RawValue::from_string(self.payload.to_owned()) else {
-            return Err(EnvelopeError::Bad);
-        };
-        let event = Event {
-            name: self.name.to_owned().into(),
-            payload,
+        let body = match self.text {
+            Text::Change(position, words) => event::Body::Change(position, words.event()?),
+            Text::Emit(words) => event::Body::Emit(words.event()?),
+            Text::Revoked(position, valid_after) => event::Body::Revoked(position, valid_after),
+            Text::Reached(seq) => event::Body::Reached(seq),
         };
         Ok(Message {
             to,
-            change: self.change,
             published_at: self.published_at,
-            event: Arc::new(event),
+            body,
         })
+    }
+}
+
+impl Words<'_> {
+    fn event(self) -> Result<Arc<Event>, EnvelopeError> {
+        let Ok(payload) = RawValue::from_string(self.payload.to_owned()) else {
+            return Err(EnvelopeError::Bad);
+        };
+        let name = self.name.to_owned().into();
+        Ok(Arc::new(Event { name, payload }))
     }
 }
 
@@ -189,20 +264,44 @@ impl Letter<'_> {
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
-    fn letter(&mut self, is_change: bool) -> Result<Letter<'a>, EnvelopeError> {
+    fn letter(&mut self, kind: u8) -> Result<Letter<'a>, EnvelopeError> {
         let length = usize::from(self.byte()?);
         let user = self.text(length)?;
         let user = (!user.is_empty()).then_some(user);
-        let change = match (is_change, user) {
-            (true, Some(_)) => Some(Position {
-                seq: self.integer()?,
-                unread: self.integer()?,
-            }),
+        if user.is_none() && kind != TRANSIENT {
             // A place in the order of nobody.
-            (true, None) => return Err(EnvelopeError::Bad),
-            (false, _) => None,
-        };
+            return Err(EnvelopeError::Bad);
+        }
         let published_at = self.integer()?;
+        let text = match kind {
+            CHANGE => Text::Change(self.position()?, self.words()?),
+            REVOKED => Text::Revoked(self.position()?, self.integer()?),
+            REACHED => Text::Reached(self.integer()?),
+            _ => Text::Emit(self.words()?),
+        };
+        Ok(Letter {
+            user,
+            published_at,
+            text,
+        })
+    }
+
+    fn question(&mut self) -> Result<Body<'a>, EnvelopeError> {
+        let length = usize::from(self.byte()?);
+        Ok(Body::Question {
+            user: self.text(length)?,
+            number: self.integer()?,
+        })
+    }
+
+    fn position(&mut self) -> Result<Position, EnvelopeError> {
+        Ok(Position {
+            seq: self.integer()?,
+            unread: self.integer()?,
+        })
+    }
+
+    fn words(&mut self) -> Result<Words<'a>, EnvelopeError> {
         let length = self.length16()?;
         let name = self.text(length)?;
         let payload = u32::from_be_bytes(self.array()?);
@@ -210,13 +309,7 @@ impl<'a> Rest<'a> {
             return Err(EnvelopeError::Bad);
         };
         let payload = self.text(length)?;
-        Ok(Letter {
-            user,
-            change,
-            published_at,
-            name,
-            payload,
-        })
+        Ok(Words { name, payload })
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], EnvelopeError> {
@@ -265,28 +358,55 @@ mod tests {
     }
 
     fn messages() -> impl Strategy<Value = Message> {
-        let to = prop::option::of("[A-Za-z0-9._~@:-]{1,128}");
-        let position = prop::option::of((any::<u64>(), any::<u64>()));
         let name = "[a-z:-]{0,40}|\\PC{0,40}";
         let payload = "\\PC{0,200}".prop_map(|text| serde_json::json!([text, 1.5, null]));
-        (to, position, any::<u64>(), name, payload).prop_map(
-            |(to, position, published_at, name, payload)| Message {
-                // A change is always a user's.
-                change: position
-                    .filter(|_| to.is_some())
-                    .map(|(seq, unread)| Position { seq, unread }),
-                to: to.map(|to| UserId::try_from(to.as_str()).unwrap()),
-                published_at,
-                event: Arc::new(Event::new(name, &payload)),
-            },
-        )
+        let event =
+            (name, payload).prop_map(|(name, payload)| Arc::new(Event::new(name, &payload)));
+        let position =
+            (any::<u64>(), any::<u64>()).prop_map(|(seq, unread)| Position { seq, unread });
+        let body = prop_oneof![
+            (position.clone(), event.clone())
+                .prop_map(|(at, event)| event::Body::Change(at, event)),
+            event.prop_map(event::Body::Emit),
+            (position, any::<u64>()).prop_map(|(at, time)| event::Body::Revoked(at, time)),
+            any::<u64>().prop_map(event::Body::Reached),
+        ];
+        let to = prop::option::of("[A-Za-z0-9._~@:-]{1,128}");
+        (to, any::<u64>(), body).prop_map(|(to, published_at, body)| Message {
+            // Only a transient emit is for everyone.
+            to: to
+                .or_else(|| (!matches!(body, event::Body::Emit(_))).then(|| "42".to_owned()))
+                .map(|to| UserId::try_from(to.as_str()).unwrap()),
+            published_at,
+            body,
+        })
+    }
+
+    fn greeting(to: Option<UserId>, event: Event) -> Message {
+        Message {
+            to,
+            published_at: 1,
+            body: event::Body::Emit(Arc::new(event)),
+        }
     }
 
     fn opened(bytes: &[u8], to: Option<UserId>) -> Result<Message, EnvelopeError> {
         match Envelope::decode(bytes)?.body {
             Body::Message(letter) => letter.open(to),
-            Body::Probe | Body::Missed => Err(EnvelopeError::Bad),
+            Body::Probe | Body::Missed | Body::Question { .. } | Body::Answer { .. } => {
+                Err(EnvelopeError::Bad)
+            }
         }
+    }
+
+    /// Nothing that is shorter, or longer, is an envelope.
+    fn is_exact(bytes: &[u8]) {
+        for length in 0..bytes.len() {
+            assert_eq!(Envelope::decode(&bytes[..length]), Err(EnvelopeError::Bad));
+        }
+        let mut bytes = bytes.to_vec();
+        bytes.push(0);
+        assert_eq!(Envelope::decode(&bytes), Err(EnvelopeError::Bad));
     }
 
     proptest! {
@@ -300,10 +420,8 @@ mod tests {
 
             let arrived = opened(&bytes, message.to.clone()).unwrap();
             prop_assert_eq!(arrived.to, message.to);
-            prop_assert_eq!(arrived.change, message.change);
             prop_assert_eq!(arrived.published_at, message.published_at);
-            prop_assert_eq!(&arrived.event.name, &message.event.name);
-            prop_assert_eq!(arrived.event.payload.get(), message.event.payload.get());
+            prop_assert_eq!(format!("{:?}", arrived.body), format!("{:?}", message.body));
         }
 
         #[test]
@@ -336,12 +454,7 @@ mod tests {
     #[test]
     fn an_envelope_for_somebody_else_is_refused() {
         let to = |id| Some(UserId::try_from(id).unwrap());
-        let message = Message {
-            to: to("42"),
-            change: None,
-            published_at: 1,
-            event: Arc::new(Event::new("greeting", &"hello")),
-        };
+        let message = greeting(to("42"), Event::new("greeting", &"hello"));
         let bytes = sender().message(1, &message).unwrap();
 
         assert!(opened(&bytes, to("42")).is_ok());
@@ -363,7 +476,7 @@ mod tests {
 
     #[test]
     fn a_node_says_that_something_is_missing_by_the_header_alone() {
-        let mut bytes = sender().missed(7).unwrap();
+        let bytes = sender().missed(7).unwrap();
         let missed = Envelope {
             node: sender().node,
             n: 7,
@@ -371,17 +484,35 @@ mod tests {
             body: Body::Missed,
         };
         assert_eq!(Envelope::decode(&bytes), Ok(missed));
-        for length in 0..bytes.len() {
-            assert_eq!(Envelope::decode(&bytes[..length]), Err(EnvelopeError::Bad));
-        }
-        bytes.push(0);
-        assert_eq!(Envelope::decode(&bytes), Err(EnvelopeError::Bad));
+        is_exact(&bytes);
+    }
+
+    #[test]
+    fn a_question_and_an_answer_say_which() {
+        let user = UserId::try_from("x".repeat(128).as_str()).unwrap();
+        let bytes = sender().question(7, &user, u64::MAX).unwrap();
+        let question = Body::Question {
+            user: user.as_str(),
+            number: u64::MAX,
+        };
+        let envelope = Envelope::decode(&bytes).unwrap();
+        assert_eq!((envelope.n, envelope.body), (7, question));
+        is_exact(&bytes);
+
+        let bytes = sender().answer(8, u64::MAX, 3).unwrap();
+        let answer = Body::Answer {
+            number: u64::MAX,
+            sockets: 3,
+        };
+        let envelope = Envelope::decode(&bytes).unwrap();
+        assert_eq!((envelope.n, envelope.body), (8, answer));
+        is_exact(&bytes);
     }
 
     #[test]
     fn an_unknown_kind_is_a_bad_envelope() {
         let mut bytes = sender().missed(7).unwrap();
-        for kind in MISSED + 1..=u8::MAX {
+        for kind in ANSWER + 1..=u8::MAX {
             bytes[1] = kind;
             assert_eq!(Envelope::decode(&bytes), Err(EnvelopeError::Bad));
         }
@@ -389,12 +520,7 @@ mod tests {
 
     #[test]
     fn a_payload_that_is_not_json_is_refused() {
-        let message = Message {
-            to: None,
-            change: None,
-            published_at: 1,
-            event: Arc::new(Event::new("greeting", &"hello")),
-        };
+        let message = greeting(None, Event::new("greeting", &"hello"));
         let mut bytes = sender().message(1, &message).unwrap();
         *bytes.last_mut().unwrap() = b'x';
         assert_eq!(opened(&bytes, None).unwrap_err(), EnvelopeError::Bad);
@@ -411,12 +537,7 @@ mod tests {
 
     #[test]
     fn what_no_length_field_can_say_is_not_sent() {
-        let message = Message {
-            to: None,
-            change: None,
-            published_at: 1,
-            event: Arc::new(Event::new("x".repeat(70_000), &"hello")),
-        };
+        let message = greeting(None, Event::new("x".repeat(70_000), &"hello"));
         assert_eq!(sender().message(1, &message), Err(EnvelopeError::TooLong));
     }
 }

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use super::backlog::{Backlog, Handed};
-use super::{Receiver, Sent};
+use super::questions::{Posting, Questions};
+use super::{Elsewhere, Question, Receiver, Sent};
 use crate::event::Message;
 use crate::metrics::{BusError, Direction, Metrics};
 use crate::user::UserId;
@@ -34,6 +35,7 @@ struct Floor {
 #[derive(Debug)]
 struct Node {
     backlog: Backlog,
+    questions: Arc<Questions>,
     metrics: Arc<Metrics>,
 }
 
@@ -42,6 +44,7 @@ struct Node {
 pub struct Bus {
     exchange: Exchange,
     node: u64,
+    questions: Arc<Questions>,
 }
 
 /// Counts as one holder of the user's messages until it is dropped. There is no linger: to subscribe
@@ -58,14 +61,21 @@ impl Exchange {
     pub fn join(&self, metrics: Arc<Metrics>) -> (super::Bus, Receiver) {
         let (backlog, receiver) = Backlog::new();
         metrics.redis_up.of(()).set(1.0);
+        let questions = Arc::new(Questions::default());
+        let entrant = Node {
+            backlog,
+            questions: Arc::clone(&questions),
+            metrics,
+        };
         let mut floor = self.0.floor.lock();
         floor.last_id += 1;
         let node = floor.last_id;
-        floor.nodes.insert(node, Node { backlog, metrics });
+        floor.nodes.insert(node, entrant);
         self.0.joined.store(floor.nodes.len(), Ordering::Release);
         let bus = Bus {
             exchange: self.clone(),
             node,
+            questions,
         };
         (super::Bus::Local(bus), receiver)
     }
@@ -82,6 +92,33 @@ impl Bus {
                 .store(floor.nodes.len(), Ordering::Release);
         }
         Sent::Live
+    }
+
+    pub(super) async fn sockets_elsewhere(&self, user: &UserId) -> Elsewhere {
+        if self.exchange.0.joined.load(Ordering::Acquire) <= 1 {
+            return Elsewhere {
+                sockets: 0,
+                complete: true,
+            };
+        }
+        let Some(asking) = self.questions.ask() else {
+            return Elsewhere::UNKNOWN;
+        };
+        let question = Question {
+            asker: self.node,
+            number: asking.number(),
+        };
+        self.exchange
+            .0
+            .floor
+            .lock()
+            .ask(user, question, asking.posting());
+        asking.answers().await
+    }
+
+    pub(super) fn answer(&self, question: Question, sockets: u64) {
+        let floor = self.exchange.0.floor.lock();
+        floor.answer(self.node, question, sockets);
     }
 
     pub(super) fn subscribe(&self, user: &UserId) -> Subscription {
@@ -113,21 +150,53 @@ impl Drop for Subscription {
 }
 
 impl Floor {
-    fn pass_on(&mut self, from: u64, message: &Message) {
-        if let Some(node) = self.nodes.get(&from) {
+    /// Hands the question to the nodes that hold the user. One that has no room for it is waited for in vain.
+    fn ask(&mut self, user: &UserId, question: Question, posting: Posting) {
+        self.published(question.asker);
+        let holders = self.holders.get(user).map_or(&[][..], Vec::as_slice);
+        let mut receivers = 0;
+        for (to, _) in holders.iter().filter(|(to, _)| *to != question.asker) {
+            let handed = hand_over(&mut self.nodes, *to, |node| {
+                node.backlog.asked(user.clone(), question)
+            });
+            receivers += u64::from(handed.is_some_and(|handed| handed != Handed::Closed));
+        }
+        posting.reached(receivers);
+    }
+
+    fn answer(&self, from: u64, question: Question, sockets: u64) {
+        self.published(from);
+        if let Some(asker) = self.nodes.get(&question.asker) {
+            let is_wanted = asker.questions.answer(question.number, from, sockets);
+            let direction = if is_wanted {
+                Direction::Received
+            } else {
+                Direction::Ignored
+            };
+            asker.metrics.bus_messages.of(direction).increment(1);
+        }
+    }
+
+    fn published(&self, by: u64) {
+        if let Some(node) = self.nodes.get(&by) {
             let published = node.metrics.bus_messages.of(Direction::Published);
             published.increment(1);
         }
+    }
+
+    fn pass_on(&mut self, from: u64, message: &Message) {
+        self.published(from);
         match &message.to {
             Some(user) => {
                 let holders = self.holders.get(user).map_or(&[][..], Vec::as_slice);
                 for (to, _) in holders.iter().filter(|(to, _)| *to != from) {
-                    hand_over(&mut self.nodes, *to, message);
+                    hand_over(&mut self.nodes, *to, |node| node.message(message));
                 }
             }
             None => {
-                self.nodes
-                    .retain(|to, node| *to == from || node.take(message) != Handed::Closed);
+                self.nodes.retain(|to, node| {
+                    *to == from || node.take(|node| node.message(message)) != Handed::Closed
+                });
             }
         }
     }
@@ -160,16 +229,26 @@ impl Floor {
     }
 }
 
-fn hand_over(nodes: &mut HashMap<u64, Node>, to: u64, message: &Message) {
-    let handed = nodes.get_mut(&to).map(|node| node.take(message));
+fn hand_over(
+    nodes: &mut HashMap<u64, Node>,
+    to: u64,
+    hand: impl FnOnce(&mut Node) -> Handed,
+) -> Option<Handed> {
+    let handed = nodes.get_mut(&to).map(|node| node.take(hand));
     if handed == Some(Handed::Closed) {
         nodes.remove(&to);
     }
+    handed
 }
 
 impl Node {
-    fn take(&mut self, message: &Message) -> Handed {
-        let handed = self.backlog.message(message.clone());
+    fn message(&mut self, message: &Message) -> Handed {
+        self.backlog.message(message.clone())
+    }
+
+    /// Hands something over, and counts it.
+    fn take(&mut self, hand: impl FnOnce(&mut Self) -> Handed) -> Handed {
+        let handed = hand(self);
         match handed {
             Handed::Over => self
                 .metrics
@@ -187,7 +266,7 @@ impl Node {
 mod tests {
     use super::super::{BACKLOG, Bus, Incoming};
     use super::*;
-    use crate::event::Event;
+    use crate::event::{Body, Event, Position};
 
     struct Joined {
         bus: Bus,
@@ -215,9 +294,8 @@ mod tests {
     fn to(user: Option<UserId>, number: u64) -> Message {
         Message {
             to: user,
-            change: None,
             published_at: number,
-            event: Arc::new(Event::new("number", &number)),
+            body: Body::Emit(Arc::new(Event::new("number", &number))),
         }
     }
 
@@ -225,7 +303,7 @@ mod tests {
         std::iter::from_fn(|| incoming.try_recv().ok())
             .filter_map(|incoming| match incoming {
                 Incoming::Message(message) => Some(message.published_at),
-                Incoming::Restored | Incoming::OtherEpoch => None,
+                Incoming::Restored | Incoming::OtherEpoch | Incoming::Asked { .. } => None,
             })
             .collect()
     }
@@ -284,6 +362,107 @@ mod tests {
             &b.metrics,
             r#"bellhop_bus_errors_total{kind="lagged"} 1"#
         ));
+    }
+
+    impl Joined {
+        /// What a node's loop does, for as long as it is polled.
+        async fn answers_with(&mut self, sockets: u64) {
+            while let Some(incoming) = self.incoming.recv().await {
+                if let Incoming::Asked { question, .. } = incoming {
+                    self.bus.answer(&question, sockets);
+                }
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sockets_are_counted_on_the_nodes_that_hold_the_user_and_asked_of_no_other() {
+        let [mut a, mut b, mut c, d] = nodes();
+        let alice = user("alice");
+        let _held = [&a, &b, &c].map(|node| node.bus.subscribe(&alice));
+        let asker = a.bus.clone();
+        let found = tokio::select! {
+            found = asker.sockets_elsewhere(&alice) => found,
+            () = a.answers_with(100) => unreachable!("a node does not ask itself"),
+            () = async { tokio::join!(b.answers_with(2), c.answers_with(0)); } => unreachable!("it does not end"),
+        };
+        assert_eq!((found.sockets, found.complete), (2, true));
+        assert!(shows(
+            &a.metrics,
+            r#"bellhop_bus_messages_total{direction="received"} 2"#
+        ));
+        assert!(shows(
+            &d.metrics,
+            r#"bellhop_bus_messages_total{direction="received"} 0"#
+        ));
+
+        let nobody = asker.sockets_elsewhere(&user("nobody")).await;
+        assert_eq!((nobody.sockets, nobody.complete), (0, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_does_not_answer_is_not_waited_for_long_and_makes_the_count_incomplete() {
+        let [a, mut b, c] = nodes();
+        let alice = user("alice");
+        let _held = [&b, &c].map(|node| node.bus.subscribe(&alice));
+        let start = tokio::time::Instant::now();
+        let found = tokio::select! {
+            found = a.bus.sockets_elsewhere(&alice) => found,
+            () = b.answers_with(2) => unreachable!("it does not end"),
+        };
+        assert_eq!((found.sockets, found.complete), (2, false));
+        assert!(start.elapsed() <= std::time::Duration::from_millis(301));
+
+        // Nobody is waited for that has left.
+        drop((b.incoming, c.incoming));
+        let found = a.bus.sockets_elsewhere(&alice).await;
+        assert_eq!((found.sockets, found.complete), (0, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_forged_or_late_answer_changes_nothing() {
+        let [a, mut b, c] = nodes();
+        let alice = user("alice");
+        let _held = b.bus.subscribe(&alice);
+        let asking = a.bus.sockets_elsewhere(&alice);
+        let asked = async {
+            let Some(Incoming::Asked { question, .. }) = b.incoming.recv().await else {
+                unreachable!("it is asked");
+            };
+            let Question { asker, number } = question;
+            let forged = [(asker, number ^ 1), (asker + 7, number)];
+            for (asker, number) in forged {
+                c.bus.answer(&Question { asker, number }, 9);
+            }
+            question
+        };
+        let (found, question) = tokio::join!(asking, asked);
+        assert_eq!((found.sockets, found.complete), (0, false));
+        b.bus.answer(&question, 9);
+        assert!(shows(
+            &a.metrics,
+            r#"bellhop_bus_messages_total{direction="ignored"} 2"#
+        ));
+    }
+
+    #[test]
+    fn what_has_no_event_travels_as_well() {
+        let [a, mut b] = nodes();
+        let _held = b.bus.subscribe(&user("42"));
+        let position = Position { seq: 7, unread: 0 };
+        for body in [Body::Revoked(position, 99), Body::Reached(12)] {
+            a.bus.send(&Message {
+                to: Some(user("42")),
+                published_at: 1,
+                body,
+            });
+        }
+        let mut heard = || match b.incoming.try_recv() {
+            Ok(Incoming::Message(message)) => message.body,
+            other => unreachable!("instead of a message came {other:?}"),
+        };
+        assert!(matches!(heard(), Body::Revoked(at, 99) if at == position));
+        assert!(matches!(heard(), Body::Reached(12)));
     }
 
     #[test]

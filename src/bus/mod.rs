@@ -9,6 +9,7 @@
 mod backlog;
 mod envelope;
 pub mod local;
+mod questions;
 pub mod redis;
 
 use tokio::sync::mpsc;
@@ -40,6 +41,15 @@ pub enum Incoming {
     /// Another node bears another epoch: one of the two has not noticed that history was replaced, so
     /// the store has to be asked. Said at most once a second; the message itself follows.
     OtherEpoch,
+    /// Another node asks how many sockets of `user` this one holds: to be answered at once, by [`Bus::answer`].
+    Asked { user: UserId, question: Question },
+}
+
+/// Where the answer to a question of another node belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    asker: u64,
+    number: u64,
 }
 
 /// Whether the message was taken for sending at once.
@@ -104,6 +114,28 @@ impl Bus {
         }
     }
 
+    /// Asks the other nodes how many sockets of `user` they hold, and waits for their answers, at most 300 ms.
+    ///
+    /// The question goes to the nodes that are subscribed to the user's messages, and to no other; as soon
+    /// as all of them have answered, nobody waits any longer. A Redis in cluster mode says how many have it
+    /// of one of its nodes only: there, sockets may be missing from an answer that is called complete. So
+    /// may those of a node that has itself lost the bus and is not subscribed to anything.
+    pub async fn sockets_elsewhere(&self, user: &UserId) -> Elsewhere {
+        match self {
+            Self::Local(bus) => bus.sockets_elsewhere(user).await,
+            Self::Redis(bus) => bus.sockets_elsewhere(user).await,
+        }
+    }
+
+    /// Answers what another node has asked: how many sockets of the user are here. Never waits; an answer
+    /// that cannot be sent is not, and the other node's answer is not complete.
+    pub fn answer(&self, question: &Question, sockets: u64) {
+        match self {
+            Self::Local(bus) => bus.answer(*question, sockets),
+            Self::Redis(bus) => bus.answer(*question, sockets),
+        }
+    }
+
     /// `false` while messages between nodes may be lost: the link is down or not yet confirmed.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
@@ -112,6 +144,22 @@ impl Bus {
             Self::Redis(bus) => bus.is_healthy(),
         }
     }
+}
+
+/// A user's sockets on the other nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    pub sockets: u64,
+    /// The bus is healthy, and every node that has the question has answered it in time.
+    pub complete: bool,
+}
+
+impl Elsewhere {
+    /// Nobody could be asked.
+    const UNKNOWN: Self = Self {
+        sockets: 0,
+        complete: false,
+    };
 }
 
 /// Room for messages that the node has not yet passed to its sockets; beyond it, the node is told

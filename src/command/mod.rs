@@ -1,6 +1,10 @@
 //! What the program can be told to do.
 
 mod check_config;
+mod check_token;
+mod import;
+mod inspect;
+mod key;
 mod listen;
 mod migrate;
 mod probe;
@@ -49,10 +53,18 @@ enum Command {
     Send(send::Send),
     /// Print a token for a user, signed with the node's secret.
     Token(token::Token),
+    /// Say whether a token is believed; if not, which rule refuses it, and which setting decides.
+    CheckToken(check_token::CheckToken),
+    /// Print a new API key, once, and the setting that makes nodes believe it.
+    Key(key::Key),
+    /// Show an inbox through a running node: counters, sockets, the last changes.
+    Inspect(inspect::Inspect),
+    /// Add the old notifications of an export (NDJSON) to the database; pushes nothing.
+    Import(import::Import),
     /// Bring the database schema up to date, and exit.
     Migrate(migrate::Migrate),
     /// Check the settings, and say of each finding what to do.
-    CheckConfig(Box<Config>),
+    CheckConfig(Box<check_config::CheckConfig>),
     /// Try a running node from outside: handshake, publish, receive.
     Probe(probe::Probe),
 }
@@ -118,8 +130,12 @@ pub fn run(arguments: Arguments, program: &str) -> ExitCode {
             Some(Command::Listen(listen)) => listen.run().await,
             Some(Command::Send(send)) => send.run().await,
             Some(Command::Token(token)) => token.run(),
+            Some(Command::CheckToken(check)) => check.run().await,
+            Some(Command::Key(key)) => key.run(),
+            Some(Command::Inspect(inspect)) => inspect.run().await,
+            Some(Command::Import(import)) => import.run().await,
             Some(Command::Migrate(migrate)) => migrate.run().await,
-            Some(Command::CheckConfig(config)) => check_config::run(&config),
+            Some(Command::CheckConfig(check)) => check.run(&Arguments::command()).await,
             Some(Command::Probe(probe)) => probe.run().await,
         }
     });

@@ -7,7 +7,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clap::Args;
-use http::{StatusCode, header};
+use http::{Method, StatusCode, header};
+use reqwest::RequestBuilder;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -127,6 +128,20 @@ impl Target {
         headers: &[(&str, &str)],
         body: &Value,
     ) -> Result<String, Failure> {
+        let mut request = self.request(Method::POST, path)?.json(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.answer(request.bearer_auth(token)).await
+    }
+
+    /// Asks the node, and answers the body of the answer.
+    pub(super) async fn get(&self, path: &str, token: &str) -> Result<String, Failure> {
+        let request = self.request(Method::GET, path)?;
+        self.answer(request.bearer_auth(token)).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, Failure> {
         const DEADLINE: Duration = Duration::from_secs(10);
         let url = self.url();
         let base = url.trim_end_matches('/');
@@ -134,14 +149,12 @@ impl Target {
             return Err(ClientError::Address(url).into());
         }
         let client = reqwest::Client::builder().timeout(DEADLINE).build()?;
-        let mut request = client
-            .post(format!("{base}{path}"))
-            .bearer_auth(token)
-            .json(body);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let response = request.send().await.map_err(|error| unsent(&url, &error))?;
+        Ok(client.request(method, format!("{base}{path}")))
+    }
+
+    async fn answer(&self, request: RequestBuilder) -> Result<String, Failure> {
+        let sent = request.send().await;
+        let response = sent.map_err(|error| unsent(&self.url(), &error))?;
         let status = response.status();
         let problem = response
             .headers()

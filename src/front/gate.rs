@@ -29,6 +29,8 @@ pub struct Gate {
     pub metrics: Arc<Metrics>,
     /// Bytes of a packet.
     pub limit_body: usize,
+    /// Whether polling sessions may go over to a WebSocket.
+    pub upgrades: bool,
 }
 
 impl Gate {
@@ -97,6 +99,7 @@ impl Gate {
                 self.transports.upgrade(sid, &line);
             }
         }
+        let is_handshake = sid.is_none();
         match sid
             .filter(|_| is_poll)
             .and_then(|sid| self.transports.account(&sid))
@@ -109,9 +112,22 @@ impl Gate {
                 };
                 body.map_frame(count).boxed_unsync()
             }),
-            None => response,
+            None if self.upgrades || !is_handshake => response,
+            None => without_upgrade(response).await,
         }
     }
+}
+
+/// The library offers the upgrade whether it is allowed or not, and clients would try it in vain.
+async fn without_upgrade(response: Response<Body>) -> Response<Body> {
+    /// An open packet has some 130 bytes.
+    const OPEN: usize = 4 * 1_024;
+    let (mut parts, body) = response.into_parts();
+    let body = collect(body, OPEN).await.unwrap_or_default();
+    let text =
+        String::from_utf8_lossy(&body).replace(r#""upgrades":["websocket"]"#, r#""upgrades":[]"#);
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, whole(text.into()))
 }
 
 /// All of a body, if it has no more than `limit` bytes.

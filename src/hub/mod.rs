@@ -3,6 +3,7 @@
 mod account;
 pub mod cursor;
 pub mod line;
+mod receipt;
 mod seat;
 pub mod transport;
 
@@ -16,7 +17,8 @@ use parking_lot::{Mutex, RwLock};
 use socketioxide::extract::SocketRef;
 use tokio::sync::Notify;
 
-use crate::event::{Event, Message, SERVER_DRAIN};
+use crate::auth::Lifetime;
+use crate::event::{Body, Event, Message, SERVER_DRAIN};
 use crate::metrics::{Closed, Labels, Metrics, Path, Rejected, Repair, Resumed, Transport};
 use crate::telemetry::UserIds;
 use crate::user::UserId;
@@ -112,7 +114,7 @@ impl Hub {
         user: &UserId,
         socket: &SocketRef,
         resume: Resume,
-        expires_at: u64,
+        lifetime: Lifetime,
     ) -> Option<(Arc<Seat>, Step)> {
         let transport = self.shared.transports.open(socket);
         let (seat, step) = Seat::new(
@@ -120,7 +122,7 @@ impl Hub {
             socket.clone(),
             Arc::clone(&transport),
             resume,
-            expires_at,
+            lifetime,
             Arc::clone(&self.shared),
         );
         let seat = Arc::new(seat);
@@ -171,6 +173,11 @@ impl Hub {
             transport = seat.transport().as_str(),
             "connected"
         );
+    }
+
+    /// Lets a socket go that was not let in.
+    pub fn dismiss(&self, socket: &SocketRef) {
+        self.shared.transports.dismiss(socket.clone());
     }
 
     /// Takes a socket out again; `reason` unless this node closed it for one of its own. Once for each.
@@ -233,9 +240,22 @@ impl Hub {
     }
 
     fn hand(&self, seat: &Arc<Seat>, message: &Message, path: Path) {
-        match message.change {
-            Some(position) => self.proceed(seat, seat.change(message, position, path), None),
-            None => seat.transient(message, path),
+        match &message.body {
+            Body::Change(position, event) => {
+                let parcel = Parcel::at_once(position.seq, Some(event), message.published_at, path);
+                self.proceed(seat, seat.change(*position, parcel), None);
+            }
+            Body::Emit(event) => {
+                seat.transient(&Parcel::at_once(0, Some(event), message.published_at, path));
+            }
+            Body::Revoked(position, valid_after) => {
+                if seat.is_revoked(*valid_after) {
+                    return seat.close(Closed::Kicked);
+                }
+                let parcel = Parcel::at_once(position.seq, None, message.published_at, path);
+                self.proceed(seat, seat.change(*position, parcel), None);
+            }
+            Body::Reached(seq) => self.proceed(seat, seat.reached(*seq), Some(Repair::Gap)),
         }
     }
 
@@ -282,6 +302,15 @@ impl Hub {
     #[must_use]
     pub fn len(&self) -> usize {
         self.sockets.load(Ordering::Relaxed)
+    }
+
+    /// Sockets of one user on this node.
+    #[must_use]
+    pub fn sockets_of(&self, user: &UserId) -> u64 {
+        self.shard(user)
+            .read()
+            .get(user)
+            .map_or(0, |seats| seats.len() as u64)
     }
 
     /// Seats that exist: those of open sockets, and for a moment those of closed ones that somebody still

@@ -1,6 +1,6 @@
 //! A socket's place in the hub: its cursor, and the way to its client.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -10,16 +10,20 @@ use socketioxide::{SendError, SocketError};
 
 use super::Shared;
 use super::cursor::{Change, Cursor, Item, Missed, Outlet, Read, Reason, Step, Transient};
+use super::receipt::{Receipt, seconds_since};
 use super::transport::{Transport, label, packet_limit};
-use crate::announce::now_ms;
-use crate::event::{AUTH_EXPIRING, Event, Message, Position};
+use crate::auth::Lifetime;
+use crate::event::{AUTH_EXPIRING, Event, Position};
 use crate::metrics::{Closed, Dropped, Path, Resumed};
 use crate::user::UserId;
 
 /// One encoded event on its way to a socket.
 #[derive(Clone, Debug)]
 pub struct Parcel {
-    pub event: Arc<Event>,
+    /// Its place in the user's order; 0 for what has none.
+    pub seq: u64,
+    /// `None`: a change that clients do not hear of.
+    pub event: Option<Arc<Event>>,
     /// When it was accepted, in milliseconds since 1970; `None` where its age says nothing about us.
     pub published_at: Option<u64>,
     pub path: Path,
@@ -27,10 +31,16 @@ pub struct Parcel {
 
 impl Parcel {
     /// What a message brings at once, by its way from the node that accepted it.
-    fn of(message: &Message, path: Path) -> Self {
+    pub(super) fn at_once(
+        seq: u64,
+        event: Option<&Arc<Event>>,
+        published_at: u64,
+        path: Path,
+    ) -> Self {
         Self {
-            event: Arc::clone(&message.event),
-            published_at: Some(message.published_at),
+            seq,
+            event: event.cloned(),
+            published_at: Some(published_at),
             path,
         }
     }
@@ -50,9 +60,11 @@ pub struct Seat {
     resumes: bool,
     /// The resume was answered by a refresh.
     refreshed: AtomicBool,
-    /// When the token ends, in seconds since 1970.
-    expires_at: AtomicU64,
+    /// Of the last token that its client brought.
+    lifetime: Mutex<Lifetime>,
     warned: AtomicBool,
+    /// What its client says that it has received.
+    receipts: Mutex<Receipt>,
     /// Why this node closed it, if it did.
     closed: OnceLock<Closed>,
     /// The library refused to send: its socket has ended. How many sweeps ago that was noticed, and 1.
@@ -68,6 +80,8 @@ pub struct Resume {
     pub last_seq: Option<u64>,
     /// It named an epoch, and that is not the present one.
     pub other_epoch: bool,
+    /// It came with many others: that it is to fetch the list, it is told later.
+    pub spread: bool,
 }
 
 impl Seat {
@@ -77,10 +91,13 @@ impl Seat {
         socket: SocketRef,
         transport: Arc<Transport>,
         resume: Resume,
-        expires_at: u64,
+        lifetime: Lifetime,
         shared: Arc<Shared>,
     ) -> (Self, Step) {
-        let (cursor, step) = Cursor::new(resume.last_seq, resume.other_epoch);
+        let (mut cursor, step) = Cursor::new(resume.last_seq, resume.other_epoch);
+        if resume.spread {
+            cursor.spread();
+        }
         let seat = Self {
             user,
             opened: Instant::now(),
@@ -89,8 +106,9 @@ impl Seat {
             cursor: Mutex::new(cursor),
             resumes: resume.last_seq.is_some(),
             refreshed: AtomicBool::new(false),
-            expires_at: AtomicU64::new(expires_at),
+            lifetime: Mutex::new(lifetime),
             warned: AtomicBool::new(false),
+            receipts: Mutex::new(Receipt::from(resume.last_seq.unwrap_or(u64::MAX))),
             closed: OnceLock::new(),
             lost: AtomicU8::new(0),
             gone: AtomicBool::new(false),
@@ -106,17 +124,32 @@ impl Seat {
     }
 
     /// A change of this user, from this node or another.
-    pub(super) fn change(&self, message: &Message, position: Position, path: Path) -> Step {
+    pub(super) fn change(&self, position: Position, parcel: Parcel) -> Step {
         let change = Change {
             seq: position.seq,
             unread: position.unread,
-            event: Parcel::of(message, path),
+            event: parcel,
         };
         self.cursor.lock().change(change, &mut Wire(self))
     }
 
+    /// The user's head is at least `seq`.
+    pub(super) fn reached(&self, seq: u64) -> Step {
+        let mut cursor = self.cursor.lock();
+        if cursor.seq().is_some_and(|served| served >= seq) {
+            return Step::Nothing;
+        }
+        cursor.check(seq)
+    }
+
+    /// Whether its token was issued at or before `valid_after`, in milliseconds since 1970, or does not say when.
+    #[must_use]
+    pub fn is_revoked(&self, valid_after: u64) -> bool {
+        self.lifetime.lock().is_revoked(valid_after)
+    }
+
     /// An event that nothing remembers: it goes out now, or is dropped and counted.
-    pub(super) fn transient(&self, message: &Message, path: Path) {
+    pub(super) fn transient(&self, parcel: &Parcel) {
         // The lock is held across the hand-over, so that it comes between two changes, never within one.
         let cursor = self.cursor.lock();
         let dropped = &self.shared.metrics.dropped;
@@ -124,11 +157,16 @@ impl Seat {
             Transient::DropSyncing => dropped.of(Dropped::TransientSyncing).increment(1),
             Transient::DropStalled => dropped.of(Dropped::TransientFull).increment(1),
             Transient::Emit => {
-                if !Wire(self).parcel(&Parcel::of(message, path)) {
+                if !Wire(self).parcel(parcel) {
                     dropped.of(Dropped::TransientFull).increment(1);
                 }
             }
         }
+    }
+
+    /// What was put off by [`Resume::spread`] is due.
+    pub fn connect_due(&self) -> Step {
+        self.cursor.lock().connect_due(&mut Wire(self))
     }
 
     /// The 50 ms for a slower publisher are over.
@@ -166,7 +204,7 @@ impl Seat {
 
     /// Warns of the token's end, and ends the socket after it.
     pub(super) fn check_expiry(&self, now: u64, leeway: u64) {
-        let expires_at = self.expires_at.load(Ordering::Relaxed);
+        let expires_at = self.lifetime.lock().expires_at;
         if now > expires_at.saturating_add(leeway) {
             self.close(Closed::AuthExpired);
         } else if now.saturating_add(EXPIRY_WARNING_SECONDS) >= expires_at
@@ -185,9 +223,27 @@ impl Seat {
     }
 
     /// The client brought a new token of the same user.
-    pub fn renew(&self, expires_at: u64) {
-        self.expires_at.store(expires_at, Ordering::Relaxed);
+    pub fn renew(&self, lifetime: Lifetime) {
+        *self.lifetime.lock() = lifetime;
         self.warned.store(false, Ordering::Relaxed);
+    }
+
+    /// The client has received everything up to `seq`. Answers what of it is news: above the one and up to
+    /// the other; never more than the socket was served.
+    pub fn confirm(&self, seq: u64) -> (u64, u64) {
+        let Some(served) = self.cursor.lock().seq() else {
+            return (0, 0);
+        };
+        let (above, seq, waits) = self.receipts.lock().take(seq.min(served));
+        let metrics = &self.shared.metrics;
+        metrics
+            .confirmed
+            .of(())
+            .increment(seq.saturating_sub(above));
+        for wait in waits {
+            metrics.confirm_latency.of(()).record(wait);
+        }
+        (above, seq)
     }
 
     /// Closes the transport, as a broken connection would: the client comes back by itself.
@@ -278,20 +334,19 @@ impl Wire<'_> {
 
     fn parcel(&self, parcel: &Parcel) -> bool {
         let seat = self.0;
+        let Some(event) = &parcel.event else {
+            return true;
+        };
         let transport = seat.transport();
-        if !seat.transport.account().has_room(packet_limit(transport)) || !self.send(&parcel.event)
-        {
+        if !seat.transport.account().has_room(packet_limit(transport)) || !self.send(event) {
             return false;
         }
         let metrics = &seat.shared.metrics;
         metrics.delivered.of(transport).increment(1);
         if let Some(published_at) = parcel.published_at {
-            let milliseconds =
-                u32::try_from(now_ms().saturating_sub(published_at)).unwrap_or(u32::MAX);
-            metrics
-                .delivery_latency
-                .of(parcel.path)
-                .record(f64::from(milliseconds) / 1_000.0);
+            let latency = seconds_since(published_at);
+            metrics.delivery_latency.of(parcel.path).record(latency);
+            seat.receipts.lock().sent(parcel.seq, published_at);
         }
         true
     }
@@ -325,6 +380,7 @@ impl Outlet<Parcel> for Wire<'_> {
                 self.send(&Event::refresh(spelled(reason), seq, epoch))
             }
             Item::Synced { seq, replayed } => {
+                self.0.receipts.lock().starts_at(seq);
                 let sent = self.send(&Event::synced(seq, epoch, replayed));
                 if sent {
                     self.count_resume(replayed);

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, Uri};
@@ -23,6 +24,9 @@ use super::account::{Account, POLLING_PACKETS, WEBSOCKET_PACKETS};
 use super::line::Line;
 use crate::metrics;
 use crate::tasks::Tasks;
+
+/// How long a refused client has to hear why, before its transport is closed.
+const DISMISSAL: Duration = Duration::from_secs(1);
 
 /// A body of a request or response, whatever made it.
 pub type Body = UnsyncBoxBody<Bytes, tower::BoxError>;
@@ -103,6 +107,18 @@ impl Transports {
         }
         sessions.open.insert(socket.id, Arc::clone(&transport));
         transport
+    }
+
+    /// Closes the transport of a socket that was refused, when it has had time to hear so. Some clients would
+    /// keep it until the connect time-out.
+    pub fn dismiss(self: &Arc<Self>, socket: SocketRef) {
+        let transports = Arc::clone(self);
+        self.tasks.spawn(async move {
+            tokio::time::sleep(DISMISSAL).await;
+            let transport = transports.open(&socket);
+            transports.close(&transport);
+            transports.forget(&transport);
+        });
     }
 
     /// Stops following it: its socket is gone.

@@ -14,19 +14,25 @@ use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetReques
 
 use super::{Shared, StartError};
 use crate::announce::{Announcer, now_ms};
-use crate::api::{self, DevSignIn, Health, Options, Origins};
-use crate::auth::{LEEWAY_SECONDS, Verifier};
+use crate::api::{
+    self, ClientConfig, DevSignIn, Health, Options, Origins, PublishLimits, Revocations,
+};
+use crate::auth::{ApiKeys, LEEWAY_SECONDS, Verifier};
 use crate::bus::{self, Bus, Exchange, Incoming};
 use crate::catch_up::CatchUp;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::front::{Front, Gate, slim};
 use crate::hub::transport::{Body, Endpoint, Transports};
 use crate::hub::{self, Hub};
 use crate::inbox::Inbox;
 use crate::metrics::{Metrics, Path};
+use crate::presence::Presence;
 use crate::publish::Publisher;
-use crate::session::Sessions;
-use crate::store::{Store, StoreError};
+use crate::rate::Bucket;
+use crate::receipts::Receipts;
+use crate::retention::Keeper;
+use crate::session::{NEWCOMERS, Sessions};
+use crate::store::{Retention, Store, StoreError};
 use crate::tasks::Tasks;
 use crate::telemetry::{UserIds, causes};
 
@@ -46,6 +52,7 @@ pub(super) struct Pieces {
     /// Others of this process use the store as well, and go on.
     pub(super) shares_store: bool,
     catch_up: CatchUp,
+    receipts: Receipts,
     pub(super) hub: Hub,
     bus: Bus,
 }
@@ -114,6 +121,7 @@ impl Pieces {
             store,
             shares_store,
             catch_up,
+            receipts: Receipts::default(),
             hub,
             bus,
         })
@@ -136,6 +144,7 @@ impl Pieces {
         );
         let origins = Origins::new(&config.listen.cors_origins, config.auth.is_embedded());
         let sockets = self.sockets(config, &origins, inbox.clone());
+        self.keep_time(config, inbox.clone());
         self.transports.serve_by(sockets.clone());
         let connections = Tasks::default();
         let front = Front {
@@ -152,6 +161,23 @@ impl Pieces {
         connections
     }
 
+    /// Starts what is done by the clock rather than by a request.
+    fn keep_time(&self, config: &Config, inbox: Inbox) {
+        let retention = Retention {
+            days: config.backends.retention_days,
+            changes: config.backends.retention_changes,
+        };
+        let (store, metrics) = (self.store.clone(), Arc::clone(&self.metrics));
+        let keeper = Keeper::new(store.clone(), inbox, Arc::clone(&metrics), retention);
+        let expiring = keeper.clone();
+        self.tasks.essential("expiry", |stop| expiring.expire(stop));
+        self.tasks
+            .essential("retention", |stop| keeper.forget(stop));
+        let receipts = self.receipts.clone();
+        self.tasks
+            .essential("receipts", |stop| receipts.keep(store, metrics, stop));
+    }
+
     /// The Socket.IO endpoint, with its sessions.
     fn sockets(&self, config: &Config, origins: &Origins, inbox: Inbox) -> Endpoint {
         let sessions = Sessions {
@@ -162,13 +188,16 @@ impl Pieces {
             catch_up: self.catch_up.clone(),
             metrics: Arc::clone(&self.metrics),
             epoch: Arc::clone(&self.epoch),
+            receipts: self.receipts.clone(),
+            newcomers: Bucket::new(NEWCOMERS),
             event_limit: config.limits.limit_events_per_socket,
+            enabled: config.listen.enable_websocket,
         };
         let library = tower::ServiceBuilder::new()
             // The library keeps the request; it is to keep little.
             .map_request(slim)
             .map_response(|response: Response<_>| response.map(boxed))
-            .layer(sessions.serve(&config.sockets, &config.listen.socket_io_path))
+            .layer(sessions.serve(&config.sockets, &config.listen))
             .service(tower::service_fn(not_found));
         let gate = Gate {
             library: Endpoint::new(library),
@@ -178,6 +207,10 @@ impl Pieces {
             health: Arc::clone(&self.health),
             metrics: Arc::clone(&self.metrics),
             limit_body: usize::try_from(config.sockets.max_payload_bytes).unwrap_or(usize::MAX),
+            upgrades: config
+                .listen
+                .socket_io_transports
+                .contains(&config::Transport::Websocket),
         };
         let endpoint = tower::ServiceBuilder::new()
             // As on the API: what is answered has a name.
@@ -204,14 +237,23 @@ impl Pieces {
     ) -> Endpoint {
         let secret = config
             .auth
-            .is_embedded()
+            .allows_dev_sign_in()
             .then(|| config.auth.secret(false).ok().flatten())
             .flatten();
         let router = api::router(api::State {
             publisher,
             inbox,
             store: self.store.clone(),
+            presence: Presence::new(self.hub.clone(), self.bus.clone()),
             verifier: self.verifier.clone(),
+            api_keys: ApiKeys::new(&config.auth.api_keys),
+            revocations: Revocations::default(),
+            limits: PublishLimits::new(
+                config.limits.limit_publishes_per_key,
+                config.limits.limit_publishes_per_user,
+            ),
+            client_config: ClientConfig::new(&config.listen),
+            user_ids: UserIds(config.logs.log_user_ids),
             epoch: Arc::clone(&self.epoch),
             metrics: Arc::clone(&self.metrics),
             origins: origins.clone(),
@@ -289,7 +331,7 @@ fn join_bus(
         }
         None => exchange.unwrap_or_default().join(Arc::clone(metrics)),
     };
-    let hub = hub.clone();
+    let (hub, answering) = (hub.clone(), bus.clone());
     tasks.essential("bus to hub", |stop| async move {
         loop {
             let incoming = tokio::select! {
@@ -301,6 +343,9 @@ fn join_bus(
                 // A node of another epoch has read it later or earlier than this one; what the store says is
                 // compared either way.
                 Some(Incoming::Restored | Incoming::OtherEpoch) => hub.recheck(),
+                Some(Incoming::Asked { user, question }) => {
+                    answering.answer(&question, hub.sockets_of(&user));
+                }
                 None => return,
             }
         }

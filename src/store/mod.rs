@@ -6,6 +6,7 @@
 //! `unread` moves in the same transaction, so that reading it is one key look-up and it cannot drift.
 //! Every key begins with `user_id`, and no request reads across users.
 
+mod inspected;
 mod postgres;
 mod row;
 mod sqlite;
@@ -13,16 +14,25 @@ mod sqlite;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::sqlite::SqliteError;
 use uuid::Uuid;
 
-use crate::notification::{Draft, Kind, Notification, Reason};
+use crate::notification::{Draft, Kind, Notification, Reason, rfc3339, rfc3339_or_null};
 use crate::user::UserId;
 
 /// Where sqlx notes which migrations a database has.
 const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
+
+/// How many notifications, and how many tombstones, [`Store::retain`] does away with at once: so long it
+/// holds the user's row.
+const RETAINED_AT_ONCE: u32 = 500;
+/// How many rows a page of [`Store::users`] reads, more or less: a fraction of what a statement has time for.
+const ROWS_AT_ONCE: i64 = 50_000;
+/// How far below the seq that a device says [`Store::confirm`] looks for what was not confirmed before.
+const CONFIRMED_AT_ONCE: u32 = 1000;
 
 /// The two databases that Bellhop runs on.
 ///
@@ -207,6 +217,20 @@ pub struct ListQuery {
     pub kind: Option<Kind>,
 }
 
+/// What a publisher changes of a notification; `None` leaves a field as it is.
+///
+/// Of a field that may be absent, `Some(None)` takes it away.
+#[derive(Clone, Debug, Default)]
+pub struct Edit {
+    pub title: Option<String>,
+    pub message: Option<String>,
+    pub data: Option<Box<RawValue>>,
+    pub action_url: Option<Option<String>>,
+    pub icon: Option<Option<String>>,
+    pub badge: Option<Option<String>>,
+    pub expires_at: Option<Option<DateTime<Utc>>>,
+}
+
 /// One page, newest first by creation, with the counters of the same snapshot.
 #[derive(Debug)]
 pub struct Page {
@@ -216,6 +240,24 @@ pub struct Page {
     pub unread: u64,
     /// The user's `head_seq` in the snapshot that the items come from.
     pub seq: u64,
+    pub valid_after: ValidAfter,
+}
+
+/// Tokens issued at or before it are revoked, in milliseconds since 1970; `None`: none were.
+pub type ValidAfter = Option<u64>;
+
+/// What one key look-up tells of a user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    pub counters: Counters,
+    pub valid_after: ValidAfter,
+}
+
+/// One notification, if there is such a one that is not deleted, and the user's standing of the same snapshot.
+#[derive(Debug)]
+pub struct Found {
+    pub notification: Option<Notification>,
+    pub valid_after: ValidAfter,
 }
 
 /// A user's counters; both are 0 for a user that nothing was ever sent to.
@@ -231,6 +273,10 @@ pub struct Updated {
     pub notification: Notification,
     /// `None`: it already was so; nothing was written and no seq taken.
     pub moved: Option<Counters>,
+    /// This change is the one that marked it read.
+    pub newly_read: bool,
+    /// This change is the one that marked it clicked.
+    pub newly_clicked: bool,
 }
 
 /// What became of a request to delete one notification.
@@ -241,6 +287,116 @@ pub enum Deletion {
     Already,
     /// This user has no such notification: it never existed, or is somebody else's, or is forgotten.
     Unknown,
+}
+
+/// What became of an erasure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Erasure {
+    /// `None`: there was nothing that devices could know; no seq was taken.
+    pub moved: Option<Counters>,
+    /// Notifications that are gone; tombstones are not counted.
+    pub erased: u64,
+}
+
+/// A revocation of a user's tokens. It takes a seq each time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    pub counters: Counters,
+    /// In milliseconds since 1970, by the database's clock.
+    pub valid_after: u64,
+}
+
+/// A notification that became a tombstone because its time was over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gone {
+    pub user: UserId,
+    pub id: Uuid,
+    /// After this one; several of one user come in the order of their seqs.
+    pub counters: Counters,
+}
+
+/// How long the store remembers. A value of 0 is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Notifications and tombstones older than this go.
+    pub days: u32,
+    /// Of one user: the newest so many notifications stay, and tombstones of the last so many changes.
+    pub changes: u32,
+}
+
+/// What retention did to one user's inbox.
+#[derive(Debug, Default)]
+pub struct Retained {
+    /// Live ones that became tombstones: those are announced like any expiry.
+    pub gone: Vec<Gone>,
+    /// Tombstones that were removed, which raised the floor.
+    pub removed: u64,
+    /// There was more to do than is done at once.
+    pub more: bool,
+}
+
+/// One page of a walk over all users, in the order of their ids.
+#[derive(Debug)]
+pub struct UserPage {
+    /// Those of the page for whom [`Store::retain`] has something to do.
+    pub due: Vec<UserId>,
+    /// Where the next page begins; `None`: this was the last.
+    pub next: Option<UserId>,
+}
+
+/// What a user's devices say that they have received: everything up to `seq`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confirmation {
+    pub user: UserId,
+    /// Up to here it was noted before; 0 if that is not known.
+    pub above: u64,
+    pub seq: u64,
+}
+
+/// What became of a batch of imported notifications.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Imported {
+    pub created: u64,
+    /// Their ids were there already, live or as tombstones: left as they are.
+    pub known: u64,
+    /// The users whose inboxes moved, and to which head.
+    pub moved: Vec<(UserId, u64)>,
+}
+
+/// An inbox as support looks at it.
+#[derive(Debug)]
+pub struct Inspection {
+    pub standing: Standing,
+    pub floor: u64,
+    pub read_all_seq: u64,
+    pub cleared_seq: u64,
+    /// The last changes of notifications, newest first.
+    pub changes: Vec<InspectedRow>,
+}
+
+/// A notification or tombstone, without what was written in it.
+#[derive(Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InspectedRow {
+    pub seq: u64,
+    pub created_seq: u64,
+    pub id: Uuid,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub priority: String,
+    #[serde(serialize_with = "rfc3339")]
+    pub created_at: DateTime<Utc>,
+    #[serde(serialize_with = "rfc3339_or_null")]
+    pub confirmed_at: Option<DateTime<Utc>>,
+    #[serde(serialize_with = "rfc3339_or_null")]
+    pub read_at: Option<DateTime<Utc>>,
+    #[serde(serialize_with = "rfc3339_or_null")]
+    pub clicked_at: Option<DateTime<Utc>>,
+    #[serde(serialize_with = "rfc3339_or_null")]
+    pub expires_at: Option<DateTime<Utc>>,
+    #[serde(serialize_with = "rfc3339_or_null")]
+    pub deleted_at: Option<DateTime<Utc>>,
+    pub delete_reason: Option<Reason>,
 }
 
 /// What became of read-all or clear.
@@ -258,6 +414,7 @@ pub struct Missed {
     /// Nothing below it can be replayed: a reader whose cursor is lower has to refetch.
     pub floor: u64,
     pub unread: u64,
+    pub valid_after: ValidAfter,
     /// Seq of the last read-all; 0 if there was none.
     pub read_all_seq: u64,
     /// Seq of the last clear; 0 if there was none.
@@ -351,16 +508,16 @@ impl Store {
         }
     }
 
-    /// The user's counters: one key look-up.
-    pub async fn counters(&self, user: &UserId) -> Result<Counters, StoreError> {
+    /// The user's counters, and which of their tokens are revoked: one key look-up.
+    pub async fn standing(&self, user: &UserId) -> Result<Standing, StoreError> {
         match self {
-            Self::Sqlite(store) => store.counters(user).await,
-            Self::Postgres(store) => store.counters(user).await,
+            Self::Sqlite(store) => store.standing(user).await,
+            Self::Postgres(store) => store.standing(user).await,
         }
     }
 
     /// One notification of this user, if it is not deleted.
-    pub async fn get(&self, user: &UserId, id: Uuid) -> Result<Option<Notification>, StoreError> {
+    pub async fn get(&self, user: &UserId, id: Uuid) -> Result<Found, StoreError> {
         match self {
             Self::Sqlite(store) => store.get(user, id).await,
             Self::Postgres(store) => store.get(user, id).await,
@@ -380,6 +537,31 @@ impl Store {
         }
     }
 
+    /// Marks one notification clicked, and read. The first click stays. `None`: this user has no such notification.
+    pub async fn set_clicked(
+        &self,
+        user: &UserId,
+        id: Uuid,
+    ) -> Result<Option<Updated>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.set_clicked(user, id).await,
+            Self::Postgres(store) => store.set_clicked(user, id).await,
+        }
+    }
+
+    /// Changes what a notification says. `None`: this user has no such notification.
+    pub async fn edit(
+        &self,
+        user: &UserId,
+        id: Uuid,
+        edit: &Edit,
+    ) -> Result<Option<Updated>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.edit(user, id, edit).await,
+            Self::Postgres(store) => store.edit(user, id, edit).await,
+        }
+    }
+
     /// Marks all of the user's notifications read, as one change: the rows keep their seqs.
     pub async fn read_all(&self, user: &UserId) -> Result<Bulk, StoreError> {
         match self {
@@ -389,10 +571,15 @@ impl Store {
     }
 
     /// Deletes one notification; an empty tombstone stays, so that absent devices hear of it.
-    pub async fn delete(&self, user: &UserId, id: Uuid) -> Result<Deletion, StoreError> {
+    pub async fn delete(
+        &self,
+        user: &UserId,
+        id: Uuid,
+        reason: Reason,
+    ) -> Result<Deletion, StoreError> {
         match self {
-            Self::Sqlite(store) => store.delete(user, id).await,
-            Self::Postgres(store) => store.delete(user, id).await,
+            Self::Sqlite(store) => store.delete(user, id, reason).await,
+            Self::Postgres(store) => store.delete(user, id, reason).await,
         }
     }
 
@@ -401,6 +588,115 @@ impl Store {
         match self {
             Self::Sqlite(store) => store.clear(user).await,
             Self::Postgres(store) => store.clear(user).await,
+        }
+    }
+
+    /// Removes every trace of the user's notifications, tombstones and all, and what idempotency remembers
+    /// of them: of a key for this user alone everything, of one for several users this user's id in it.
+    ///
+    /// The counter's row stays and goes on, and so does a revocation. It is one change: seq, clear and floor
+    /// are the new head, so that whoever comes back from before it is told to refetch.
+    pub async fn erase(&self, user: &UserId) -> Result<Erasure, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.erase(user).await,
+            Self::Postgres(store) => store.erase(user).await,
+        }
+    }
+
+    /// Revokes the tokens of the user that were issued until now. For a user that nothing was ever sent
+    /// to as well: the revocation is remembered.
+    pub async fn revoke(&self, user: &UserId) -> Result<Revocation, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.revoke(user).await,
+            Self::Postgres(store) => store.revoke(user).await,
+        }
+    }
+
+    /// Turns notifications whose `expiresAt` has come, by the database's clock, into tombstones: at most
+    /// `limit` of them, the first due first. Users whose rows somebody else holds are left for the next
+    /// time, so any number of nodes may call it at once, and each notification expires once.
+    ///
+    /// When nothing is due: one look into an index.
+    pub async fn expire(&self, limit: u32) -> Result<Vec<Gone>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.expire(limit).await,
+            Self::Postgres(store) => store.expire(limit).await,
+        }
+    }
+
+    /// The users after `after`, at most `limit`, and which of them have more than `retention` lets them keep.
+    /// Of users who have much, fewer are a page; one at least.
+    pub async fn users(
+        &self,
+        after: Option<&UserId>,
+        limit: u32,
+        retention: Retention,
+    ) -> Result<UserPage, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.users(after, limit, retention).await,
+            Self::Postgres(store) => store.users(after, limit, retention).await,
+        }
+    }
+
+    /// Makes one user's inbox keep to `retention`: what is too old or too many becomes tombstones, with a
+    /// seq each; tombstones that are too old or too far back are removed, which raises the floor to the highest
+    /// seq that was removed. Does nothing for a user whose row somebody else holds.
+    ///
+    /// A tombstone whose idempotency key is still honoured stays until it is not: erasing finds the key by it.
+    pub async fn retain(
+        &self,
+        user: &UserId,
+        retention: Retention,
+    ) -> Result<Retained, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.retain(user, retention).await,
+            Self::Postgres(store) => store.retain(user, retention).await,
+        }
+    }
+
+    /// Removes the idempotency keys that are no longer honoured among the `limit` keys after `after`.
+    /// Answers where the next page begins; `None`: this was the last.
+    pub async fn forget_keys(
+        &self,
+        after: Option<(String, String)>,
+        limit: u32,
+    ) -> Result<Option<(String, String)>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.forget_keys(after, limit).await,
+            Self::Postgres(store) => store.forget_keys(after, limit).await,
+        }
+    }
+
+    /// Notes when devices said that they have received their notifications. Takes no seq, and tells nobody.
+    /// Answers those of users whose rows somebody else holds: for the next time.
+    pub async fn confirm(
+        &self,
+        confirmations: &[Confirmation],
+    ) -> Result<Vec<Confirmation>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.confirm(confirmations).await,
+            Self::Postgres(store) => store.confirm(confirmations).await,
+        }
+    }
+
+    /// Adds old notifications, as they were: with their ids, times and states; their `seq` is not looked at.
+    /// In the order given, which is to be the order of their creation. All of them or none; those whose ids are
+    /// known are left alone, so that a repeat changes nothing.
+    ///
+    /// Each takes a seq, and the floor becomes the new head: devices are told to refetch, not one
+    /// notification after the other.
+    pub async fn import(&self, old: &[Notification]) -> Result<Imported, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.import(old).await,
+            Self::Postgres(store) => store.import(old).await,
+        }
+    }
+
+    /// The user's counters and the `limit` rows that changed last, in one snapshot.
+    pub async fn inspect(&self, user: &UserId, limit: u32) -> Result<Inspection, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.inspect(user, limit).await,
+            Self::Postgres(store) => store.inspect(user, limit).await,
         }
     }
 
@@ -414,6 +710,14 @@ impl Store {
         match self {
             Self::Sqlite(store) => store.missed(user, since, limit).await,
             Self::Postgres(store) => store.missed(user, since, limit).await,
+        }
+    }
+
+    /// How many connections the server has for its clients, all of them together; `None`: one process has the database.
+    pub async fn max_connections(&self) -> Result<Option<u32>, StoreError> {
+        match self {
+            Self::Sqlite(_) => Ok(None),
+            Self::Postgres(store) => Ok(Some(store.max_connections().await?)),
         }
     }
 

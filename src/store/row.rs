@@ -8,7 +8,7 @@ use sqlx::sqlite::{SqliteTypeInfo, SqliteValueRef};
 use sqlx::{ColumnIndex, Decode, FromRow, Postgres, Row, Sqlite, Type};
 use uuid::Uuid;
 
-use super::{Counters, Missed, MissedRow, Page, RowState};
+use super::{Counters, Found, Missed, MissedRow, Page, Revocation, RowState, Standing, ValidAfter};
 use crate::notification::{Kind, Notification, Priority, Reason};
 use crate::user::UserId;
 
@@ -24,7 +24,8 @@ pub(super) use columns;
 /// The columns that a [`FeedRow`] is read from.
 macro_rules! feed_columns {
     () => {
-        "user_feed.head_seq, user_feed.floor_seq, user_feed.unread, user_feed.read_all_seq, user_feed.cleared_seq"
+        "user_feed.head_seq, user_feed.floor_seq, user_feed.unread, user_feed.read_all_seq, user_feed.cleared_seq, \
+         user_feed.valid_after"
     };
 }
 pub(super) use feed_columns;
@@ -32,18 +33,50 @@ pub(super) use feed_columns;
 /// A row of `user_feed`; all zeros for a user that nothing was ever sent to.
 #[derive(Debug, Default, sqlx::FromRow)]
 pub(super) struct FeedRow {
-    head_seq: i64,
-    floor_seq: i64,
+    pub(super) head_seq: i64,
+    pub(super) floor_seq: i64,
     unread: i64,
-    read_all_seq: i64,
-    cleared_seq: i64,
+    pub(super) read_all_seq: i64,
+    pub(super) cleared_seq: i64,
+    valid_after: Option<Time>,
 }
 
 impl FeedRow {
+    pub(super) fn standing(&self) -> Result<Standing, sqlx::Error> {
+        Ok(Standing {
+            counters: self.counters()?,
+            valid_after: self.valid_after()?,
+        })
+    }
+
+    pub(super) fn valid_after(&self) -> Result<ValidAfter, sqlx::Error> {
+        let milliseconds = self.valid_after.map(|time| time.0.timestamp_millis());
+        milliseconds.map(from_sql).transpose()
+    }
+
+    pub(super) fn revocation(&self) -> Result<Revocation, sqlx::Error> {
+        Ok(Revocation {
+            counters: self.counters()?,
+            valid_after: self.valid_after()?.unwrap_or_default(),
+        })
+    }
+
     pub(super) fn counters(&self) -> Result<Counters, sqlx::Error> {
         Ok(Counters {
             unread: from_sql(self.unread)?,
             seq: from_sql(self.head_seq)?,
+        })
+    }
+
+    pub(super) fn found(
+        &self,
+        user: &UserId,
+        rows: Vec<NotificationRow>,
+    ) -> Result<Found, sqlx::Error> {
+        let one = rows.into_iter().next();
+        Ok(Found {
+            notification: one.map(|row| row.into_notification(user)).transpose()?,
+            valid_after: self.valid_after()?,
         })
     }
 
@@ -70,6 +103,7 @@ impl FeedRow {
             next,
             unread,
             seq,
+            valid_after: self.valid_after()?,
         })
     }
 
@@ -85,6 +119,7 @@ impl FeedRow {
             head: from_sql(self.head_seq)?,
             floor: from_sql(self.floor_seq)?,
             unread: from_sql(self.unread)?,
+            valid_after: self.valid_after()?,
             read_all_seq: from_sql(self.read_all_seq)?,
             cleared_seq: from_sql(self.cleared_seq)?,
             rows: rows
@@ -148,7 +183,7 @@ pub(super) struct NotificationRow {
     sticky: bool,
     created_at: Time,
     pub(super) read_at: Option<Time>,
-    clicked_at: Option<Time>,
+    pub(super) clicked_at: Option<Time>,
     expires_at: Option<Time>,
     pub(super) deleted_at: Option<Time>,
     delete_reason: Option<String>,

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellhop::bus::redis::{self, Config};
-use bellhop::bus::{BACKLOG, Bus, Incoming, Receiver, Sent, Subscription};
-use bellhop::event::{Event, Message, Position};
+use bellhop::bus::{BACKLOG, Bus, Elsewhere, Exchange, Incoming, Receiver, Sent, Subscription};
+use bellhop::event::{Body, Event, Message, Position};
 use bellhop::metrics::Metrics;
 use bellhop::tasks::Tasks;
 use bellhop::user::UserId;
 use fred::interfaces::{EventInterface, PubsubInterface};
+use futures_util::FutureExt;
 use proxy::Proxy;
 use server::{Outsider, Server};
 use tokio::time::Instant;
@@ -76,7 +77,7 @@ impl Node {
         loop {
             match self.next().await {
                 Incoming::Restored => {}
-                next @ (Incoming::Message(_) | Incoming::OtherEpoch) => {
+                next @ (Incoming::Message(_) | Incoming::OtherEpoch | Incoming::Asked { .. }) => {
                     return number(&next).unwrap();
                 }
             }
@@ -89,6 +90,16 @@ impl Node {
             matches!(next, Incoming::Restored),
             "instead of Restored came {next:?}"
         );
+    }
+
+    /// What a node's own loop does with questions, for as long as it is polled.
+    async fn answers_with(&mut self, sockets: u64) {
+        loop {
+            match self.incoming.recv().await.unwrap() {
+                Incoming::Asked { question, .. } => self.bus.answer(&question, sockets),
+                Incoming::Message(_) | Incoming::Restored | Incoming::OtherEpoch => {}
+            }
+        }
     }
 
     async fn holds(&self, user: &UserId) -> Subscription {
@@ -108,6 +119,40 @@ impl Node {
     fn received(&self) -> u64 {
         self.shows(r#"bellhop_bus_messages_total{direction="received"}"#)
     }
+}
+
+/// Three nodes that share an exchange, or a Redis if there is one.
+async fn three_nodes(what: &str) -> Vec<[Node; 3]> {
+    let exchange = Exchange::default();
+    let mut all = vec![std::array::from_fn(|_| {
+        let (metrics, tasks) = (Arc::new(Metrics::new()), Tasks::default());
+        let (bus, incoming) = exchange.join(Arc::clone(&metrics));
+        Node {
+            bus,
+            incoming,
+            metrics,
+            tasks,
+        }
+    })];
+    if let Some(url) = server::shared(what) {
+        all.push(nodes(&config(&url)).await);
+    }
+    all
+}
+
+/// Asks, while two others answer.
+async fn found(asker: &Bus, user: &UserId, others: [(&mut Node, u64); 2]) -> Elsewhere {
+    let [(first, one), (second, two)] = others;
+    let question = within("the question is answered", asker.sockets_elsewhere(user));
+    tokio::select! {
+        found = question => found,
+        () = first.answers_with(one) => unreachable!("it does not end"),
+        () = second.answers_with(two) => unreachable!("it does not end"),
+    }
+}
+
+fn elsewhere(sockets: u64, complete: bool) -> Elsewhere {
+    Elsewhere { sockets, complete }
 }
 
 async fn nodes<const N: usize>(config: &Config) -> [Node; N] {
@@ -154,7 +199,7 @@ fn nth(number: u64) -> UserId {
 fn number(incoming: &Incoming) -> Option<u64> {
     match incoming {
         Incoming::Message(message) => Some(message.published_at),
-        Incoming::Restored | Incoming::OtherEpoch => None,
+        Incoming::Restored | Incoming::OtherEpoch | Incoming::Asked { .. } => None,
     }
 }
 
@@ -162,12 +207,20 @@ fn number(incoming: &Incoming) -> Option<u64> {
 fn to(user: Option<&UserId>, number: u64) -> Message {
     Message {
         to: user.cloned(),
-        change: user.map(|_| Position {
-            seq: number,
-            unread: 0,
-        }),
         published_at: number,
-        event: Arc::new(Event::new("number", &number)),
+        body: {
+            let event = Arc::new(Event::new("number", &number));
+            match user {
+                Some(_) => Body::Change(
+                    Position {
+                        seq: number,
+                        unread: 0,
+                    },
+                    event,
+                ),
+                None => Body::Emit(event),
+            }
+        },
     }
 }
 
@@ -397,7 +450,7 @@ async fn what_found_no_room_is_told_and_not_too_often() {
     };
     let [mut a, mut b] = nodes(&config(&url)).await;
     let mut too_large = to(None, 1);
-    too_large.event = Arc::new(Event::new("large", &"x".repeat(20_000_000)));
+    too_large.body = Body::Emit(Arc::new(Event::new("large", &"x".repeat(20_000_000))));
     let start = Instant::now();
     for _ in 0..2 {
         for _ in 0..100 {
@@ -421,7 +474,7 @@ async fn a_node_that_stops_says_what_it_could_not_send() {
     };
     let [a, mut b] = nodes(&config(&url)).await;
     let mut too_large = to(None, 1);
-    too_large.event = Arc::new(Event::new("large", &"x".repeat(20_000_000)));
+    too_large.body = Body::Emit(Arc::new(Event::new("large", &"x".repeat(20_000_000))));
     // The first is told at once; the second would have to wait for its turn.
     a.bus.send(&too_large);
     b.is_restored().await;
@@ -621,5 +674,165 @@ async fn a_node_that_stops_sends_what_it_has_taken() {
     assert!(a.tasks.finish(PATIENCE).await);
     for number in 0..1_000 {
         assert_eq!(b.hears().await, number);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sockets_are_counted_on_all_nodes_that_hold_the_user() {
+    for [a, mut b, mut c] in three_nodes("presence").await {
+        let alice = user("alice");
+        // The node that asks hears its own question, and counts as answered.
+        let _on_a = a.holds(&alice).await;
+        let _on_b = b.holds(&alice).await;
+        let on_c = c.holds(&alice).await;
+        for _ in 0..20 {
+            let count = found(&a.bus, &alice, [(&mut b, 2), (&mut c, 3)]).await;
+            assert_eq!(count, elsewhere(5, true));
+        }
+
+        // Its channel may linger, where nobody is left.
+        drop(on_c);
+        let count = found(&a.bus, &alice, [(&mut b, 2), (&mut c, 0)]).await;
+        assert_eq!(count, elsewhere(2, true));
+
+        let nobody = a.bus.sockets_elsewhere(&user("nobody")).await;
+        assert_eq!(nobody, elsewhere(0, true));
+        assert_eq!(
+            b.shows("bellhop_messages_dropped_total{reason=\"bad_envelope\"}"),
+            0
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_does_not_answer_makes_the_count_incomplete_and_nobody_waits_for_it() {
+    for [a, mut b, c] in three_nodes("silent node").await {
+        let alice = user("alice");
+        let _on_b = b.holds(&alice).await;
+        let _on_c = c.holds(&alice).await;
+        let start = Instant::now();
+        let count = tokio::select! {
+            count = a.bus.sockets_elsewhere(&alice) => count,
+            () = b.answers_with(2) => unreachable!("it does not end"),
+        };
+        assert_eq!(count, elsewhere(2, false));
+        let waited = start.elapsed();
+        assert!(waited >= Duration::from_millis(250), "{waited:?}");
+        assert!(waited < Duration::from_millis(1_500), "{waited:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_may_ask_at_once_and_too_many_are_not_answered() {
+    for [a, mut b, mut c] in three_nodes("crowd of questions").await {
+        let alice = user("alice");
+        let _on_b = b.holds(&alice).await;
+        let _on_c = c.holds(&alice).await;
+        let askers = (0..1_100).map(|_| a.bus.sockets_elsewhere(&alice));
+        let all = futures_util::future::join_all(askers);
+        let counts = tokio::select! {
+            counts = within("all are answered", all) => counts,
+            () = b.answers_with(1) => unreachable!("it does not end"),
+            () = c.answers_with(1) => unreachable!("it does not end"),
+        };
+        let refused = counts.iter().filter(|count| **count == elsewhere(0, false));
+        assert!(refused.count() >= 76);
+        let count = found(&a.bus, &alice, [(&mut b, 1), (&mut c, 1)]).await;
+        assert_eq!(count, elsewhere(2, true));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_redis_presence_is_incomplete_and_quickly_so() {
+    if server::shared("presence away").is_none() {
+        return;
+    }
+    let mut server = Server::started().await;
+    let [a, b] = nodes(&config(&server.url())).await;
+    let alice = user("alice");
+    let _held = b.holds(&alice).await;
+
+    server.kill();
+    let start = Instant::now();
+    assert_eq!(
+        a.bus.sockets_elsewhere(&alice).await,
+        elsewhere(0, false),
+        "whether it is noticed or not"
+    );
+    assert!(start.elapsed() < Duration::from_millis(1_500));
+    eventually("it is noticed", async || !a.bus.is_healthy()).await;
+    let asked = a.bus.sockets_elsewhere(&alice);
+    assert_eq!(asked.now_or_never(), Some(elsewhere(0, false)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_answer_changes_nothing() {
+    let Some(url) = server::shared("forged answers") else {
+        return;
+    };
+    let config = config(&url);
+    let [a, mut b, mut c] = nodes(&config).await;
+    let alice = user("alice");
+    let _on_b = b.holds(&alice).await;
+    let _on_c = c.holds(&alice).await;
+    let outsider = Outsider::at(&url).await;
+
+    // A true answer, overheard.
+    let mut overheard = outsider.0.message_rx();
+    let all_nodes = format!("{}:node:*", config.prefix);
+    outsider.0.psubscribe(all_nodes).await.unwrap();
+    let count = found(&a.bus, &alice, [(&mut b, 1), (&mut c, 2)]).await;
+    assert_eq!(count, elsewhere(3, true));
+    let (own, true_answer) = loop {
+        let message = within("it is overheard", overheard.recv()).await.unwrap();
+        let bytes = message.value.as_bytes().unwrap().to_vec();
+        if bytes[1] == 7 {
+            break (message.channel.to_string(), bytes);
+        }
+    };
+
+    let taps = Outsider::at(&url).await;
+    let ignored = r#"bellhop_bus_messages_total{direction="ignored"}"#;
+    let bad = r#"bellhop_messages_dropped_total{reason="bad_envelope"}"#;
+    let before = a.shows(ignored);
+    taps.publish(&own, &true_answer).await;
+    taps.publish(&format!("{}:all", config.prefix), &true_answer)
+        .await;
+    eventually(
+        "the late one is ignored, the misplaced one dropped",
+        async || a.shows(ignored) == before + 1 && a.shows(bad) == 1,
+    )
+    .await;
+    let count = found(&a.bus, &alice, [(&mut b, 1), (&mut c, 2)]).await;
+    assert_eq!(count, elsewhere(3, true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_no_event_travels_as_well() {
+    for [a, mut b, _c] in three_nodes("without event").await {
+        let alice = user("alice");
+        let _held = b.holds(&alice).await;
+        let position = Position { seq: 7, unread: 0 };
+        for body in [Body::Revoked(position, 99), Body::Reached(12)] {
+            let message = Message {
+                to: Some(alice.clone()),
+                published_at: 5,
+                body,
+            };
+            assert_eq!(a.bus.send(&message), Sent::Live);
+        }
+        let mut heard = Vec::new();
+        for _ in 0..2 {
+            let next = b.next().await;
+            assert!(
+                matches!(next, Incoming::Message(_)),
+                "instead came {next:?}"
+            );
+            if let Incoming::Message(message) = next {
+                heard.push((message.published_at, message.body));
+            }
+        }
+        assert!(matches!(heard[0], (5, Body::Revoked(at, 99)) if at == position));
+        assert!(matches!(heard[1], (5, Body::Reached(12))));
     }
 }

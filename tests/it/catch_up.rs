@@ -1,7 +1,13 @@
 //! What was missed arrives, oldest first and once; where continuity cannot be proved, a refresh says so.
 
+use std::time::{Duration, Instant};
+
+use futures_util::{SinkExt, StreamExt};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::client::TestClient;
 use crate::cluster::{TestNode, cluster, cluster_with};
@@ -346,4 +352,71 @@ async fn changes_are_the_replay_over_rest() {
         changes(&format!("since=5&epoch={epoch}")).await["reset"],
         false
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_that_come_at_once_some_are_told_later_to_fetch_the_list() {
+    const MANY: usize = 500;
+    let [a] = cluster_with(&["--limit-connections-per-user=0"]).await;
+    a.publish("42", "one").await;
+    let address = a.url.replace("http", "ws") + "/socket.io/?EIO=4&transport=websocket";
+    let open = (0..MANY).map(|_| tokio_tungstenite::connect_async(address.as_str()));
+    let opened = futures_util::future::join_all(open).await;
+    let connect = Message::text(format!("40{}", json!({ "token": a.token("42") })));
+
+    // All CONNECT packets at once, on connections that are there already.
+    let start = Instant::now();
+    let mut sockets: Vec<_> = opened.into_iter().map(|opened| opened.unwrap().0).collect();
+    let sent = sockets
+        .iter_mut()
+        .map(|socket| socket.send(connect.clone()));
+    for sent in futures_util::future::join_all(sent).await {
+        sent.unwrap();
+    }
+    let told = sockets.iter_mut().map(told_until_synced);
+    let told = futures_util::future::join_all(told).await;
+    let seconds = start.elapsed().as_secs_f64();
+
+    let refresh = "notification:refresh";
+    let (at_once, later): (Vec<_>, Vec<_>) = told
+        .iter()
+        .zip(&mut sockets)
+        .partition(|(told, _)| told.iter().any(|heard| heard.0 == refresh));
+    let room = 200.0 + 200.0 * seconds;
+    assert!(
+        (at_once.len() as f64) <= room,
+        "{} in {seconds} s",
+        at_once.len()
+    );
+    for (told, socket) in later {
+        assert_eq!(told.last().unwrap().1["seq"], 1);
+        let heard = tokio::time::timeout(Duration::from_secs(20), event(socket)).await;
+        let (name, data) = heard.expect("waited for a refresh");
+        assert_eq!(
+            (name.as_str(), &data["reason"]),
+            (refresh, &json!("connect"))
+        );
+    }
+}
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+async fn told_until_synced(socket: &mut Socket) -> Vec<(String, Value)> {
+    let mut told = Vec::new();
+    loop {
+        told.push(event(socket).await);
+        if told.last().unwrap().0 == "notification:synced" {
+            return told;
+        }
+    }
+}
+
+/// The next event, by its packet.
+async fn event(socket: &mut Socket) -> (String, Value) {
+    loop {
+        let message = socket.next().await.unwrap().unwrap();
+        if let Some(event) = message.to_text().unwrap().strip_prefix("42") {
+            return serde_json::from_str(event).unwrap();
+        }
+    }
 }

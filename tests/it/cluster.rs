@@ -23,7 +23,7 @@ pub const SECRET: &str = "a-secret-of-these-tests-0123456789abcdef";
 pub struct Backing {
     pub arguments: Vec<String>,
     shared: Shared,
-    _database: Arc<databases::Database>,
+    database: Arc<databases::Database>,
 }
 
 #[derive(Parser)]
@@ -53,11 +53,12 @@ impl Backing {
         Self {
             arguments: Vec::new(),
             shared,
-            _database: Arc::new(database),
+            database: Arc::new(database),
         }
     }
 
-    async fn postgres() -> Self {
+    /// PostgreSQL and Redis, whatever `TEST_STORE` says.
+    pub async fn postgres() -> Self {
         let database = databases::Database::postgres()
             .await
             .expect("TEST_STORE=postgres needs TEST_POSTGRES_URL");
@@ -72,7 +73,7 @@ impl Backing {
         Self {
             arguments,
             shared: Shared::default(),
-            _database: Arc::new(database),
+            database: Arc::new(database),
         }
     }
 
@@ -89,6 +90,14 @@ impl Backing {
         .await
         .unwrap();
         TestNode::new(node, config.auth)
+    }
+
+    /// The store that the nodes share, to work on it beside them.
+    pub async fn store(&self) -> Store {
+        match &self.shared.store {
+            Some(store) => store.clone(),
+            None => self.database.open().await,
+        }
     }
 
     pub fn config(&self, further: &[&str]) -> Config {

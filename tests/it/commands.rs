@@ -1,5 +1,10 @@
 //! The program as a person runs it: the embedded default in an empty folder, and what each command answers.
 
+mod checklist;
+mod import;
+mod inspect;
+mod tokens;
+
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
@@ -17,7 +22,7 @@ use serde_json::{Value, json};
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The program in `folder`, with nothing in its environment but what it needs to run.
-fn bellhop(folder: &Path, arguments: &[&str]) -> Command {
+pub fn bellhop(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bellhop"));
     command
         .args(arguments)
@@ -38,13 +43,13 @@ fn run(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
 }
 
 /// A running `bellhop`; it is killed when this goes out of scope.
-struct Running {
+pub struct Running {
     child: Child,
     lines: mpsc::Receiver<String>,
 }
 
 impl Running {
-    fn start(mut command: Command) -> Self {
+    pub fn start(mut command: Command) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -68,7 +73,7 @@ impl Running {
     }
 
     /// The next line of output with `text` in it.
-    fn line(&self, text: &str) -> String {
+    pub fn line(&self, text: &str) -> String {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -114,7 +119,7 @@ impl Drop for Running {
 }
 
 /// Two free ports, as listen addresses.
-fn addresses() -> [String; 2] {
+pub fn addresses() -> [String; 2] {
     let listeners = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().to_string())
 }
@@ -545,7 +550,7 @@ fn what_can_be_done_without_a_node_is() {
         "checking makes nothing"
     );
     let (code, output, _) = run(folder, &["migrate", "--database-url", "sqlite:here.db"]);
-    assert_eq!((code, output.as_str()), (0, "1 migration applied\n"));
+    assert_eq!((code, output.as_str()), (0, "2 migrations applied\n"));
     let (code, output, _) = run(folder, &["migrate", "--database-url", "sqlite:here.db"]);
     assert_eq!((code, output.as_str()), (0, "the schema is up to date\n"));
     std::fs::write(folder.join(".env"), "BELLHOP_LISTEN=127.0.0.1:4321\n").unwrap();

@@ -2,7 +2,8 @@
 
 use bellhop::store::Store;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -78,6 +79,30 @@ impl Database {
     /// A store on it, as one node has it.
     pub async fn open(&self) -> Store {
         Store::open(&self.url, POOL).await.unwrap()
+    }
+
+    /// As if so many hours had gone by since `column` of `table` was written. No store may be open.
+    pub async fn age(&self, table: &str, column: &str, hours: u32) {
+        let statement = match &self.place {
+            Place::Directory { .. } => {
+                format!("UPDATE {table} SET {column} = {column} - {hours} * 3600000")
+            }
+            Place::Server(_) => {
+                format!("UPDATE {table} SET {column} = {column} - INTERVAL '{hours} hours'")
+            }
+        };
+        let statement = AssertSqlSafe(statement);
+        match &self.place {
+            Place::Directory { .. } => {
+                let options: SqliteConnectOptions = self.url.parse().unwrap();
+                let mut connection = options.connect().await.unwrap();
+                connection.execute(statement).await.unwrap();
+                connection.close().await.unwrap();
+            }
+            Place::Server(_) => {
+                self.connection().await.execute(statement).await.unwrap();
+            }
+        }
     }
 
     /// A connection beside the store's, to look behind it.

@@ -268,6 +268,23 @@ async fn no_limit_is_no_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_was_refused_does_not_keep_its_transport() {
+    let [a] = cluster_with(&["--connect-timeout-ms=60000"]).await;
+    let client = Polling::open(&a, "").await;
+    assert_eq!(client.post("40{}").await, StatusCode::OK);
+    let refused = client.poll().await.unwrap();
+    assert!(refused.contains("token_missing"), "{refused}");
+    client.ends().await;
+
+    let address = a.url.replace("http", "ws") + "/socket.io/?EIO=4&transport=websocket";
+    let (mut socket, _) = connect_async(address).await.unwrap();
+    socket.send(Message::text("40{}")).await.unwrap();
+    let ended = async { while let Some(Ok(_)) = socket.next().await {} };
+    let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
+    assert!(ended.is_ok(), "the connection is still there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_the_namespace_does_not_keep_its_transport() {
     let [a] = cluster().await;
     let mut device = a.connect("42").await;

@@ -17,11 +17,33 @@ mod reach;
 
 mod catch_up;
 
+mod acts;
+
+mod fallback;
+
+mod revocation;
+
+mod time;
+
+mod histories;
+
 mod auth;
 
 mod publish;
 
 mod inputs;
+
+mod batch;
+
+mod publishers;
+
+mod keys;
+
+mod limits;
+
+mod polling;
+
+mod logs;
 
 mod sockets;
 

@@ -77,6 +77,46 @@ async fn while_the_database_is_away_publishing_is_503_and_sockets_stay() {
     }
 }
 
+/// Whether a token is revoked, only the database knows: who was here before goes on, an API key needs nothing of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_database_is_away_known_publishers_go_on_emitting() {
+    let Some((backing, database, _)) = Backing::behind_proxies().await else {
+        return;
+    };
+    let key = crate::keys::configured(&[("shop", "key-1")]);
+    let a = backing.node(&[&key]).await;
+    let mut device = a.connect("42").await;
+    let emit = async |request: reqwest::RequestBuilder| {
+        let body = json!({ "userId": "42", "event": "test:emit", "payload": 1 });
+        request.json(&body).send().await.unwrap().status()
+    };
+    let token = |user: &str| {
+        let now = crate::auth::now();
+        let scope = "notifications:publish";
+        let claims = json!({ "sub": user, "iat": now, "exp": now + 600, "scope": scope });
+        crate::auth::sign(&claims, crate::cluster::SECRET)
+    };
+    let request = || a.request(Method::POST, "/api/emit");
+    let known = token("known");
+    let accepted = emit(request().bearer_auth(&known)).await;
+    assert_eq!(accepted, StatusCode::ACCEPTED);
+
+    database.cut();
+    let unknown = emit(request().bearer_auth(token("unknown"))).await;
+    assert_eq!(unknown, StatusCode::SERVICE_UNAVAILABLE);
+    for request in [
+        request().bearer_auth(&known),
+        request().header("x-api-key", "key-1"),
+    ] {
+        assert_eq!(emit(request).await, StatusCode::ACCEPTED);
+    }
+    for _ in 0..3 {
+        device.until("test:emit").await;
+    }
+    let own = a.as_user("42", Method::POST, "/api/notifications/test");
+    assert_eq!(own.await.0, StatusCode::SERVICE_UNAVAILABLE);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn while_redis_is_away_local_devices_are_served_and_others_catch_up() {
     let Some((backing, _database, redis)) = Backing::behind_proxies().await else {

@@ -267,7 +267,11 @@ async fn delete_is_204_as_long_as_it_is_remembered() {
             json!({ "deleted": 0, "unreadCount": 0, "seq": 4 })
         )
     );
-    assert_eq!(a.metric("bellhop_notifications_deleted_total").await, 2.0);
+    assert_eq!(
+        a.metric(r#"bellhop_notifications_deleted_total{reason="deleted"}"#)
+            .await,
+        2.0
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,7 +27,7 @@ macro_rules! contract {
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $case() {
                     let database = Database::sqlite();
-                    super::$case(super::migrated(&database).await).await;
+                    super::$case($crate::store::migrated(&database).await).await;
                 }
             )*
         }
@@ -37,12 +37,44 @@ macro_rules! contract {
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $case() {
                     let Some(database) = Database::postgres().await else { return };
-                    super::$case(super::migrated(&database).await).await;
+                    super::$case($crate::store::migrated(&database).await).await;
                 }
             )*
         }
     };
 }
+
+/// The same, for cases that open the database by themselves.
+macro_rules! aged {
+    ($($case:ident)*) => {
+        mod aged_sqlite {
+            use super::Database;
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    super::$case(Database::sqlite()).await;
+                }
+            )*
+        }
+        mod aged_postgres {
+            use super::Database;
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    let Some(database) = Database::postgres().await else { return };
+                    super::$case(database).await;
+                }
+            )*
+        }
+    };
+}
+
+mod history;
+mod import;
+mod plans;
+mod publisher;
+mod received;
+mod time;
 
 contract! {
     a_user_that_nothing_was_sent_to_has_zero_counters
@@ -140,7 +172,7 @@ async fn send_many(store: &Store, to: &str, count: usize) -> Vec<CreatedItem> {
 }
 
 async fn counters(store: &Store, id: &str) -> (u64, u64) {
-    let Counters { unread, seq } = store.counters(&user(id)).await.unwrap();
+    let Counters { unread, seq } = store.standing(&user(id)).await.unwrap().counters;
     (unread, seq)
 }
 
@@ -402,7 +434,12 @@ async fn everything_that_was_given_comes_back_exactly(store: Store) {
         expires_at: rich.expires_at.map(|time| time.trunc_subsecs(3)),
         ..Notification::created(&rich, item.user.clone(), item.id, 1, item.created_at)
     };
-    let found = store.get(&item.user, item.id).await.unwrap().unwrap();
+    let found = store
+        .get(&item.user, item.id)
+        .await
+        .unwrap()
+        .notification
+        .unwrap();
     assert_eq!(format!("{found:?}"), format!("{expected:?}"));
     assert_eq!(found.data.get(), DATA);
     let listed = store
@@ -525,7 +562,10 @@ async fn a_replay_answers_as_it_was_created_whatever_happened_since(store: Store
         .set_read(&user("42"), first.items[0].id, true)
         .await
         .unwrap();
-    store.delete(&user("42"), first.items[1].id).await.unwrap();
+    store
+        .delete(&user("42"), first.items[1].id, Reason::Deleted)
+        .await
+        .unwrap();
 
     let again = store
         .create(&batch("hello", &["42", "42"]), Some(&key))
@@ -590,7 +630,14 @@ async fn reading_takes_a_number_and_reading_again_does_not(store: Store) {
 async fn an_unknown_or_foreign_id_is_not_found(store: Store) {
     let item = send(&store, "42").await;
     for (whose, id) in [("7", item.id), ("42", Uuid::now_v7())] {
-        assert!(store.get(&user(whose), id).await.unwrap().is_none());
+        assert!(
+            store
+                .get(&user(whose), id)
+                .await
+                .unwrap()
+                .notification
+                .is_none()
+        );
         assert!(
             store
                 .set_read(&user(whose), id, true)
@@ -606,7 +653,10 @@ async fn an_unknown_or_foreign_id_is_not_found(store: Store) {
                 .is_none()
         );
         assert_eq!(
-            store.delete(&user(whose), id).await.unwrap(),
+            store
+                .delete(&user(whose), id, Reason::Deleted)
+                .await
+                .unwrap(),
             Deletion::Unknown
         );
     }
@@ -664,10 +714,12 @@ async fn acts_on_one_inbox_at_once_neither_deadlock_nor_drift(store: Store) {
                     ),
                     2 => taken.extend(updated(&store, id, true).await),
                     3 => taken.extend(updated(&store, id, false).await),
-                    4 if step % 10 == 4 => match store.delete(&me, id).await.unwrap() {
-                        Deletion::Done(counters) => taken.push(counters.seq),
-                        Deletion::Already | Deletion::Unknown => {}
-                    },
+                    4 if step % 10 == 4 => {
+                        match store.delete(&me, id, Reason::Deleted).await.unwrap() {
+                            Deletion::Done(counters) => taken.push(counters.seq),
+                            Deletion::Already | Deletion::Unknown => {}
+                        }
+                    }
                     _ if step == 37 && actor == 3 => {
                         taken.extend(bulk_seq(store.clear(&me).await.unwrap()));
                     }
@@ -803,7 +855,10 @@ async fn clearing_is_one_change_and_leaves_the_rows_their_numbers(store: Store) 
     )));
     assert!(list(&store, "42", up_to(9)).await.is_empty());
     assert_eq!(
-        store.delete(&user("42"), items[1].id).await.unwrap(),
+        store
+            .delete(&user("42"), items[1].id, Reason::Deleted)
+            .await
+            .unwrap(),
         Deletion::Already
     );
     assert_eq!(counters(&store, "7").await, (1, 1));
@@ -815,24 +870,43 @@ async fn what_is_deleted_is_remembered_as_deleted(store: Store) {
     store.set_read(&me, items[0].id, true).await.unwrap();
 
     assert_eq!(
-        store.delete(&me, items[0].id).await.unwrap(),
+        store
+            .delete(&me, items[0].id, Reason::Deleted)
+            .await
+            .unwrap(),
         Deletion::Done(moved(2, 5))
     );
     assert_eq!(
-        store.delete(&me, items[1].id).await.unwrap(),
+        store
+            .delete(&me, items[1].id, Reason::Deleted)
+            .await
+            .unwrap(),
         Deletion::Done(moved(1, 6))
     );
     assert_eq!(
-        store.delete(&me, items[1].id).await.unwrap(),
+        store
+            .delete(&me, items[1].id, Reason::Deleted)
+            .await
+            .unwrap(),
         Deletion::Already
     );
     assert_eq!(
-        store.delete(&me, Uuid::now_v7()).await.unwrap(),
+        store
+            .delete(&me, Uuid::now_v7(), Reason::Deleted)
+            .await
+            .unwrap(),
         Deletion::Unknown
     );
     assert_eq!(counters(&store, "42").await, (1, 6));
 
-    assert!(store.get(&me, items[0].id).await.unwrap().is_none());
+    assert!(
+        store
+            .get(&me, items[0].id)
+            .await
+            .unwrap()
+            .notification
+            .is_none()
+    );
     assert!(
         store
             .set_read(&me, items[0].id, false)
@@ -946,7 +1020,10 @@ async fn what_was_missed_comes_in_order_and_says_when_there_is_more(store: Store
         .set_read(&user("42"), items[1].id, true)
         .await
         .unwrap();
-    store.delete(&user("42"), items[0].id).await.unwrap();
+    store
+        .delete(&user("42"), items[0].id, Reason::Deleted)
+        .await
+        .unwrap();
     let missed = async |since, limit| store.missed(&user("42"), since, limit).await.unwrap();
 
     let all = missed(0, 4).await;
@@ -1058,7 +1135,7 @@ async fn act(store: &Store, model: &mut Model, random: &mut StdRng) {
             let (id, _, _) = model.live.remove(&created).unwrap();
             let seq = model.step();
             model.deleted.insert(id, seq);
-            let deletion = store.delete(&me, id).await.unwrap();
+            let deletion = store.delete(&me, id, Reason::Deleted).await.unwrap();
             assert_eq!(deletion, Deletion::Done(moved(model.unread(), seq)));
         }
         (92..98, Some(_)) => {
@@ -1195,7 +1272,7 @@ async fn a_file_that_is_opened_again_has_kept_everything() {
     let epoch = store.epoch().await.unwrap();
     store.close().await;
     assert!(matches!(
-        store.counters(&user("42")).await,
+        store.standing(&user("42")).await,
         Err(StoreError::Unavailable(_))
     ));
 
@@ -1208,6 +1285,7 @@ async fn a_file_that_is_opened_again_has_kept_everything() {
             .get(&user("42"), item.id)
             .await
             .unwrap()
+            .notification
             .unwrap()
             .title,
         "hello"
@@ -1281,7 +1359,7 @@ async fn a_server_that_is_away_is_unavailable() {
         .await
         .unwrap();
     assert!(matches!(
-        store.counters(&user("42")).await,
+        store.standing(&user("42")).await,
         Err(StoreError::Unavailable(_))
     ));
     assert!(matches!(
@@ -1307,7 +1385,7 @@ async fn a_server_that_falls_silent_is_unavailable_and_takes_no_connection_with_
 
     link.fall_silent();
     let (me, other) = (user("42"), user("7"));
-    let (read, written) = tokio::join!(store.counters(&me), store.read_all(&other));
+    let (read, written) = tokio::join!(store.standing(&me), store.read_all(&other));
     assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
     assert!(
         matches!(written, Err(StoreError::Unavailable(_))),
@@ -1342,7 +1420,7 @@ async fn a_server_that_ended_its_sessions_costs_one_request() {
     assert!(ended.rows_affected() > 0);
 
     assert!(matches!(
-        store.counters(&user("42")).await,
+        store.standing(&user("42")).await,
         Err(StoreError::Unavailable(_))
     ));
     assert_eq!(counters(&store, "42").await, (8, 8));

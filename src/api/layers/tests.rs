@@ -133,7 +133,7 @@ async fn too_many_at_once_are_refused_whatever_their_route() {
 
 #[tokio::test]
 async fn a_body_that_says_that_it_is_too_large_is_refused_unread() {
-    let too_large = (body::LIMIT_WITH_USER_IDS + 1).to_string();
+    let too_large = (body::LIMIT_OF_A_BATCH + 1).to_string();
     let (status, _, body) = send(
         &router(),
         request("POST", "/ok", &[("content-length", &too_large)]),
@@ -145,7 +145,7 @@ async fn a_body_that_says_that_it_is_too_large_is_refused_unread() {
     );
 
     let long =
-        Body::from_stream(futures_util::stream::iter((0..5).map(|_| {
+        Body::from_stream(futures_util::stream::iter((0..33).map(|_| {
             Ok::<_, std::io::Error>(bytes::Bytes::from(vec![b' '; 64 * 1024]))
         })));
     let (status, ..) = send(&router(), http::Request::post("/read").body(long).unwrap()).await;
@@ -181,7 +181,7 @@ async fn only_listed_origins_may_read() {
     );
     assert_eq!(
         headers["access-control-allow-headers"],
-        "authorization,content-type,idempotency-key,x-api-key,x-request-id"
+        "authorization,content-type,idempotency-key,x-api-key,if-none-match,x-request-id"
     );
     assert!(!headers.contains_key("access-control-allow-credentials"));
 

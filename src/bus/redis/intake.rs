@@ -8,8 +8,11 @@ use tokio::time::Instant;
 
 use super::Channels;
 use super::registry::Registry;
+use crate::bus::Question;
 use crate::bus::backlog::{Backlog, Handed};
 use crate::bus::envelope::{Body, Envelope, EnvelopeError, Letter, Sender};
+use crate::bus::questions::Questions;
+use crate::event;
 use crate::metrics::{BusError, Direction, Dropped, Metrics};
 use crate::user::UserId;
 
@@ -34,6 +37,8 @@ pub(super) struct Intake {
     channels: Channels,
     own: Sender,
     registry: Arc<Registry>,
+    /// What this node has asked.
+    questions: Arc<Questions>,
     backlog: Backlog,
     /// The highest number seen of each node.
     last: HashMap<u64, u64>,
@@ -46,6 +51,7 @@ impl Intake {
         channels: Channels,
         own: Sender,
         registry: Arc<Registry>,
+        questions: Arc<Questions>,
         backlog: Backlog,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -53,6 +59,7 @@ impl Intake {
             channels,
             own,
             registry,
+            questions,
             backlog,
             last: HashMap::new(),
             epoch_told: None,
@@ -92,7 +99,47 @@ impl Intake {
             Body::Missed => Ok((!is_own).then_some(Word::Missed)),
             Body::Message(_) if is_own => Ok(self.ignored()),
             Body::Message(letter) => self.letter(channel, &envelope, letter).map(|()| None),
+            Body::Question { user, number } => {
+                let question = Question {
+                    asker: envelope.node,
+                    number,
+                };
+                self.question(channel, user, question).map(|()| None)
+            }
+            Body::Answer { .. } if channel != self.channels.own => Err(EnvelopeError::Bad),
+            Body::Answer { number, sockets } => {
+                let is_wanted = !is_own && self.questions.answer(number, envelope.node, sockets);
+                if is_wanted {
+                    self.received();
+                } else {
+                    self.ignored();
+                }
+                Ok(None)
+            }
         }
+    }
+
+    /// Also one about a user who has just left: it has to be answered, if only with nothing.
+    fn question(
+        &mut self,
+        channel: &str,
+        user: &str,
+        question: Question,
+    ) -> Result<(), EnvelopeError> {
+        let Some(to) = self.addressee(channel)?.filter(|to| to.as_str() == user) else {
+            return Err(EnvelopeError::Bad);
+        };
+        if question.asker == self.own.node {
+            // One receiver is this node itself, which is not elsewhere.
+            self.questions.answer(question.number, self.own.node, 0);
+            self.ignored();
+            return Ok(());
+        }
+        self.received();
+        if self.backlog.asked(to, question) == Handed::Lost {
+            self.metrics.bus_errors.of(BusError::Lagged).increment(1);
+        }
+        Ok(())
     }
 
     fn letter(
@@ -112,15 +159,12 @@ impl Intake {
         // Checks the payload, so that what is forged does not move the sender's number.
         let message = letter.open(to)?;
         let is_repeat = self.is_repeat(envelope.node, envelope.n);
-        if is_repeat && message.change.is_none() {
+        if is_repeat && matches!(message.body, event::Body::Emit(_)) {
             self.ignored();
             return Ok(());
         }
         self.mind_epoch(envelope.epoch);
-        self.metrics
-            .bus_messages
-            .of(Direction::Received)
-            .increment(1);
+        self.received();
         if self.backlog.message(message) == Handed::Lost {
             self.metrics.bus_errors.of(BusError::Lagged).increment(1);
         }
@@ -163,6 +207,11 @@ impl Intake {
         }
     }
 
+    fn received(&self) {
+        let received = self.metrics.bus_messages.of(Direction::Received);
+        received.increment(1);
+    }
+
     fn ignored(&self) -> Option<Word> {
         self.metrics
             .bus_messages
@@ -189,6 +238,7 @@ mod tests {
         intake: Intake,
         incoming: Receiver,
         registry: Arc<Registry>,
+        questions: Arc<Questions>,
         metrics: Arc<Metrics>,
     }
 
@@ -196,6 +246,7 @@ mod tests {
         let metrics = Arc::new(Metrics::new());
         let registry = Arc::new(Registry::new(Duration::ZERO, Arc::clone(&metrics)));
         let (backlog, incoming) = Backlog::new();
+        let questions = Arc::new(Questions::default());
         let own = sender(1, "e1");
         let channels = Channels::new("p", 1);
         Desk {
@@ -203,11 +254,13 @@ mod tests {
                 channels,
                 own,
                 Arc::clone(&registry),
+                Arc::clone(&questions),
                 backlog,
                 Arc::clone(&metrics),
             ),
             incoming,
             registry,
+            questions,
             metrics,
         }
     }
@@ -222,9 +275,14 @@ mod tests {
     fn message(to: Option<&str>, seq: Option<u64>) -> Message {
         Message {
             to: to.map(|id| UserId::try_from(id).unwrap()),
-            change: seq.map(|seq| Position { seq, unread: 0 }),
             published_at: 1,
-            event: Arc::new(Event::new("greeting", &"hello")),
+            body: {
+                let event = Arc::new(Event::new("greeting", &"hello"));
+                match seq {
+                    Some(seq) => event::Body::Change(Position { seq, unread: 0 }, event),
+                    None => event::Body::Emit(event),
+                }
+            },
         }
     }
 
@@ -285,11 +343,73 @@ mod tests {
     async fn a_kind_of_a_later_release_is_counted_and_not_heard() {
         let mut desk = desk();
         let mut bytes = sender(2, "e1").missed(7).unwrap();
-        for kind in 4..=u8::MAX {
+        for kind in 8..=u8::MAX {
             bytes[1] = kind;
             assert_eq!(desk.intake.take("p:all", &bytes), None);
         }
-        assert_eq!((desk.heard(), desk.counts(BAD)), (0, 252));
+        assert_eq!((desk.heard(), desk.counts(BAD)), (0, 248));
+    }
+
+    #[tokio::test]
+    async fn a_question_is_for_the_node_on_the_channel_of_its_user_only() {
+        let mut desk = desk();
+        let alice = UserId::try_from("alice").unwrap();
+        let bytes = sender(2, "e1").question(1, &alice, 7).unwrap();
+        for channel in ["p:all", "p:u:bob", "p:node:0000000000000001", "elsewhere"] {
+            assert_eq!(desk.intake.take(channel, &bytes), None);
+        }
+        assert_eq!((desk.heard(), desk.counts(BAD)), (0, 4));
+
+        // Nobody holds alice here, or not any more: it is asked all the same.
+        desk.intake.take("p:u:alice", &bytes);
+        let asked = desk.incoming.try_recv().unwrap();
+        let expected = Question {
+            asker: 2,
+            number: 7,
+        };
+        assert!(
+            matches!(asked, Incoming::Asked { user, question } if user == alice && question == expected)
+        );
+        assert_eq!(desk.counts(RECEIVED), 1);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_hears_its_own_question_has_answered_it_with_nothing() {
+        let mut desk = desk();
+        let alice = UserId::try_from("alice").unwrap();
+        let asking = desk.questions.ask().unwrap();
+        let bytes = sender(1, "e1").question(1, &alice, asking.number());
+        asking.posting().reached(1);
+        desk.intake.take("p:u:alice", &bytes.unwrap());
+        let answers = asking.answers().await;
+        assert_eq!((answers.sockets, answers.complete), (0, true));
+        assert_eq!((desk.heard(), desk.counts(IGNORED)), (0, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_waits_for_changes_nothing() {
+        let mut desk = desk();
+        let asking = desk.questions.ask().unwrap();
+        asking.posting().reached(1);
+        let own = "p:node:0000000000000001";
+        let answer = |node, number| sender(node, "e1").answer(1, number, 5).unwrap();
+
+        desk.intake.take(own, &answer(2, asking.number() ^ 1));
+        desk.intake.take(own, &answer(1, asking.number()));
+        assert_eq!(desk.counts(IGNORED), 2);
+        for channel in ["p:all", "p:u:alice", "p:node:0000000000000002"] {
+            desk.intake.take(channel, &answer(2, asking.number()));
+        }
+        assert_eq!((desk.heard(), desk.counts(BAD)), (0, 3));
+        let answers = asking.answers().await;
+        assert_eq!((answers.sockets, answers.complete), (0, false));
+
+        let asking = desk.questions.ask().unwrap();
+        asking.posting().reached(1);
+        desk.intake.take(own, &answer(2, asking.number()));
+        let answers = asking.answers().await;
+        assert_eq!((answers.sockets, answers.complete), (5, true));
+        assert_eq!(desk.counts(RECEIVED), 1);
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ mod health;
 mod intake;
 mod missed;
 mod outbox;
+mod ping;
 mod publisher;
 mod registry;
 mod subscriber;
@@ -27,6 +28,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+pub use self::ping::ping;
+
 use self::connection::Dialer;
 use self::health::Health;
 use self::intake::Intake;
@@ -36,7 +39,8 @@ use self::registry::Registry;
 use self::subscriber::Subscriber;
 use super::backlog::Backlog;
 use super::envelope::Sender;
-use super::{Receiver, Sent};
+use super::questions::Questions;
+use super::{Elsewhere, Question, Receiver, Sent};
 use crate::event::Message;
 use crate::metrics::Metrics;
 use crate::tasks::Tasks;
@@ -90,6 +94,9 @@ pub enum BusError {
     /// The barrier that confirms a subscription would be answered by any node of the cluster.
     #[error("for a Redis in cluster mode, name one of its nodes: redis://host:port")]
     ClusterUrl,
+    /// It may be another time: [`Bus::connect`] waits for it, [`ping`] says so.
+    #[error("Redis does not answer")]
+    Away(#[source] fred::error::Error),
 }
 
 /// One node's end of the bus.
@@ -98,6 +105,7 @@ pub struct Bus {
     outbox: Outbox,
     registry: Arc<Registry>,
     health: Arc<Health>,
+    questions: Arc<Questions>,
 }
 
 /// Keeps one user's channel wanted until it is dropped, which is cheap and waits for nothing.
@@ -114,17 +122,25 @@ struct Channels {
     /// Followed by the user's id.
     users: String,
     everyone: String,
-    /// This node's own: for its probes.
+    /// Followed by the node's number.
+    nodes: String,
+    /// This node's own: for its probes, and for the answers to its questions.
     own: String,
 }
 
 impl Channels {
     fn new(prefix: &str, node: u64) -> Self {
+        let nodes = format!("{prefix}:node:");
         Self {
             users: format!("{prefix}:u:"),
             everyone: format!("{prefix}:all"),
-            own: format!("{prefix}:node:{node:016x}"),
+            own: format!("{nodes}{node:016x}"),
+            nodes,
         }
+    }
+
+    fn of_node(&self, node: u64) -> String {
+        format!("{}{node:016x}", self.nodes)
     }
 
     fn of(&self, user: Option<&UserId>) -> String {
@@ -155,6 +171,7 @@ impl Bus {
         let probe_wanted = Arc::new(Notify::new());
         let (probe_sent, probes) = watch::channel(None);
         let (backlog, receiver) = Backlog::new();
+        let questions = Arc::new(Questions::default());
 
         let (outbox, queue, untold) = Outbox::new(Arc::clone(&health), Arc::clone(&metrics));
         let publisher = Publisher {
@@ -176,6 +193,7 @@ impl Bus {
                 channels,
                 sender,
                 Arc::clone(&registry),
+                Arc::clone(&questions),
                 backlog,
                 Arc::clone(&metrics),
             ),
@@ -193,12 +211,32 @@ impl Bus {
             outbox,
             registry,
             health,
+            questions,
         };
         Ok((super::Bus::Redis(bus), receiver))
     }
 
     pub(super) fn send(&self, message: &Message) -> Sent {
         self.outbox.send(message)
+    }
+
+    /// Without waiting if the bus is degraded: who receives nothing hears no answer either.
+    pub(super) async fn sockets_elsewhere(&self, user: &UserId) -> Elsewhere {
+        if !self.is_healthy() {
+            return Elsewhere::UNKNOWN;
+        }
+        let Some(asking) = self.questions.ask() else {
+            return Elsewhere::UNKNOWN;
+        };
+        match self.outbox.ask(user, &asking) {
+            Sent::Live => asking.answers().await,
+            Sent::Deferred => Elsewhere::UNKNOWN,
+        }
+    }
+
+    pub(super) fn answer(&self, question: Question, sockets: u64) {
+        // Deferred is counted, and the asker notices.
+        let _sent = self.outbox.answer(question, sockets);
     }
 
     pub(super) fn subscribe(&self, user: &UserId) -> Subscription {

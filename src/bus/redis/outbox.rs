@@ -7,9 +7,11 @@ use tokio::sync::mpsc;
 
 use super::health::{Direction, Health};
 use super::missed::{Losses, Untold};
-use crate::bus::Sent;
+use crate::bus::questions::{Asking, Posting};
+use crate::bus::{Question, Sent};
 use crate::event::Message;
 use crate::metrics::{BusError, Metrics};
+use crate::user::UserId;
 
 /// Messages that wait to be published; the next ones are deferred and counted.
 const QUEUE: usize = 10_000;
@@ -34,34 +36,59 @@ struct Accounts {
     losses: Losses,
 }
 
-/// A message that waits, with the room it takes.
+/// What waits, with the room it takes.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    pub(super) message: Message,
+    pub(super) parcel: Parcel,
     pub(super) room: Room,
 }
 
-/// Bytes of [`QUEUE_BYTES`], given back when it is dropped. The message that it is for counts as lost then,
-/// unless it was [`Room::published`].
+/// What the other nodes are sent.
+#[derive(Debug)]
+pub(super) enum Parcel {
+    Message(Message),
+    /// To the nodes that are subscribed to the user: a question of this number.
+    Question(UserId, u64),
+    /// To the node that asked: so many sockets.
+    Answer(Question, u64),
+}
+
+/// Bytes of [`QUEUE_BYTES`], given back when it is dropped. What it is for has failed then, unless it was
+/// [`Room::published`].
 #[derive(Debug)]
 pub(super) struct Room {
     bytes: usize,
-    is_published: bool,
+    stake: Stake,
     accounts: Arc<Accounts>,
 }
 
+/// Who has to know if it is not published.
+#[derive(Debug)]
+enum Stake {
+    /// The other nodes: it counts as lost.
+    Message,
+    /// Whoever asked here.
+    Question(Posting),
+    Nobody,
+}
+
 impl Room {
-    /// Redis has taken the message.
-    pub(super) fn published(mut self) {
-        self.is_published = true;
+    /// Redis has taken it, and passed it to so many.
+    pub(super) fn published(mut self, receivers: u64) {
+        match std::mem::replace(&mut self.stake, Stake::Nobody) {
+            Stake::Question(posting) => posting.reached(receivers),
+            Stake::Message | Stake::Nobody => {}
+        }
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
         self.accounts.taken.fetch_sub(self.bytes, Ordering::Relaxed);
-        if !self.is_published {
-            self.accounts.losses.add_one();
+        match self.stake {
+            Stake::Message => self.accounts.losses.add_one(),
+            // Says so itself.
+            Stake::Question(_) | Stake::Nobody => {}
         }
     }
 }
@@ -88,10 +115,28 @@ impl Outbox {
 
     /// What is not published in the end, deferred here or dropped later, is among the [`Untold`].
     pub(super) fn send(&self, message: &Message) -> Sent {
-        let (room, fits) = self.room(message.event.payload.get().len());
+        let event = message.body.event();
+        let bytes = event.map_or(0, |event| event.payload.get().len());
+        let room = self.room(bytes, Stake::Message);
+        self.post(room, || Parcel::Message(message.clone()))
+    }
+
+    /// Whether it is published in the end, and to how many, `asking` learns by itself.
+    pub(super) fn ask(&self, user: &UserId, asking: &Asking) -> Sent {
+        let room = self.room(0, Stake::Question(asking.posting()));
+        self.post(room, || Parcel::Question(user.clone(), asking.number()))
+    }
+
+    /// An answer that is not published is missed by whoever asked, and by nobody else.
+    pub(super) fn answer(&self, question: Question, sockets: u64) -> Sent {
+        let room = self.room(0, Stake::Nobody);
+        self.post(room, || Parcel::Answer(question, sockets))
+    }
+
+    fn post(&self, (room, fits): (Room, bool), parcel: impl FnOnce() -> Parcel) -> Sent {
         if fits && self.health.is_up(Direction::Publishing) {
-            let message = message.clone();
-            if self.queue.try_send(Waiting { message, room }).is_ok() {
+            let parcel = parcel();
+            if self.queue.try_send(Waiting { parcel, room }).is_ok() {
                 return Sent::Live;
             }
         }
@@ -99,11 +144,11 @@ impl Outbox {
         Sent::Deferred
     }
 
-    /// The room for a message, and whether there is that much.
-    fn room(&self, bytes: usize) -> (Room, bool) {
+    /// The room for so many bytes, and whether there is that much.
+    fn room(&self, bytes: usize, stake: Stake) -> (Room, bool) {
         let room = Room {
             bytes,
-            is_published: false,
+            stake,
             accounts: Arc::clone(&self.accounts),
         };
         let taken = self.accounts.taken.fetch_add(bytes, Ordering::Relaxed);
@@ -113,15 +158,17 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::future::poll_immediate;
+
     use super::*;
-    use crate::event::Event;
+    use crate::bus::questions::Questions;
+    use crate::event::{Body, Event};
 
     fn message(length: usize) -> Message {
         Message {
             to: None,
-            change: None,
             published_at: 1,
-            event: Arc::new(Event::new("greeting", &"x".repeat(length))),
+            body: Body::Emit(Arc::new(Event::new("greeting", &"x".repeat(length)))),
         }
     }
 
@@ -150,15 +197,51 @@ mod tests {
         assert_eq!(outbox.send(&message(10)), Sent::Deferred);
         assert!(lost(), "too many messages");
 
-        queue.try_recv().unwrap().room.published();
+        queue.try_recv().unwrap().room.published(0);
         assert!(!lost());
         drop(queue.try_recv().unwrap());
         assert!(lost(), "taken, and never published");
 
         while let Ok(waiting) = queue.try_recv() {
-            waiting.room.published();
+            waiting.room.published(0);
         }
         assert!(!lost());
         assert_eq!(outbox.accounts.taken.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn of_a_question_only_the_asker_learns_that_it_is_lost() {
+        let metrics = Arc::new(Metrics::new());
+        let health = Arc::new(Health::new(Arc::clone(&metrics)));
+        let (outbox, mut queue, untold) = Outbox::new(Arc::clone(&health), metrics);
+        let questions = Arc::new(Questions::default());
+        let user = UserId::try_from("42").unwrap();
+        let ask = || {
+            let asking = questions.ask().unwrap();
+            (outbox.ask(&user, &asking), asking)
+        };
+
+        let (sent, deferred) = ask();
+        assert_eq!(sent, Sent::Deferred);
+        health.up(Direction::Publishing);
+        let (sent, dropped) = ask();
+        assert_eq!(sent, Sent::Live);
+        drop(queue.try_recv().unwrap());
+        let (_, published) = ask();
+        queue.try_recv().unwrap().room.published(0);
+
+        for (asking, complete) in [(deferred, false), (dropped, false), (published, true)] {
+            let answers = poll_immediate(asking.answers()).await.unwrap();
+            assert_eq!(answers.complete, complete);
+        }
+        outbox.answer(
+            Question {
+                asker: 1,
+                number: 2,
+            },
+            3,
+        );
+        drop(queue.try_recv().unwrap());
+        assert!(!untold.are_there());
     }
 }

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use fred::clients::{Client, WithOptions};
 use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike, PubsubInterface};
-use fred::types::Value;
 use fred::types::config::Options;
 use futures_util::future::poll_immediate;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -22,7 +21,7 @@ use super::at;
 use super::connection::{Connection, Dialer, Purpose, backoff};
 use super::health::{Direction, Health};
 use super::missed::{self, Untold};
-use super::outbox::Waiting;
+use super::outbox::{Parcel, Waiting};
 use crate::bus::envelope::{EnvelopeError, Sender};
 use crate::metrics::{self, BusError, Metrics};
 
@@ -71,7 +70,8 @@ struct Answered {
 /// What was published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
-    Message,
+    /// A message, a question or an answer.
+    Parcel,
     /// The probe of this number.
     Probe(u64),
     /// The word that so many messages have been lost.
@@ -226,28 +226,42 @@ impl Publisher {
         waiting: Waiting,
         in_flight: &mut InFlight,
     ) {
-        let Waiting { message, room } = waiting;
+        let Waiting { parcel, room } = waiting;
         self.sent += 1;
-        let Ok(bytes) = self.sender.message(self.sent, &message) else {
+        let (channel, bytes) = self.wrapped(&parcel);
+        let Ok(bytes) = bytes else {
             self.metrics.bus_errors.of(BusError::Publish).increment(1);
             return;
         };
-        let channel = self.channels.of(message.to.as_ref());
         let answer = publish(client, channel, bytes);
         let mut answered = Box::pin(async move {
             let result = answer.await;
-            if result.is_ok() {
-                room.published();
-            }
             Answered {
-                what: What::Message,
-                result,
+                what: What::Parcel,
+                result: result.map(|receivers| room.published(receivers)),
             }
         });
         // The first poll hands the command to the connection: from here on its place in the order is fixed.
         match poll_immediate(&mut answered).await {
             Some(answered) => in_flight.push(Box::pin(std::future::ready(answered))),
             None => in_flight.push(answered),
+        }
+    }
+
+    /// Where it goes, and as what; the `n` is that of what was sent last.
+    fn wrapped(&self, parcel: &Parcel) -> (String, Result<Vec<u8>, EnvelopeError>) {
+        let (n, channels, sender) = (self.sent, &self.channels, &self.sender);
+        match parcel {
+            Parcel::Message(message) => {
+                (channels.of(message.to.as_ref()), sender.message(n, message))
+            }
+            Parcel::Question(user, number) => {
+                (channels.of(Some(user)), sender.question(n, user, *number))
+            }
+            Parcel::Answer(question, sockets) => (
+                channels.of_node(question.asker),
+                sender.answer(n, question.number, *sockets),
+            ),
         }
     }
 
@@ -279,7 +293,7 @@ impl Publisher {
                 self.probe_sent.send_replace(Some((number, Instant::now())));
             }
             (Ok(()), What::Missed(losses)) => self.untold.told(losses),
-            (Ok(()), What::Message) => {
+            (Ok(()), What::Parcel) => {
                 let published = self.metrics.bus_messages.of(metrics::Direction::Published);
                 published.increment(1);
             }
@@ -325,19 +339,17 @@ fn control(
     let bytes = bytes.map_err(|error| Error::new(ErrorKind::InvalidArgument, error.to_string()))?;
     let answer = publish(client, channel, bytes);
     Ok(async move {
-        let result = answer.await;
+        let result = answer.await.map(|_receivers| ());
         Answered { what, result }
     })
 }
 
+/// Answers how many have received it.
 fn publish(
     client: &WithOptions<Client>,
     channel: String,
     bytes: Vec<u8>,
-) -> impl Future<Output = Result<(), Error>> + Send + 'static {
+) -> impl Future<Output = Result<u64, Error>> + Send + 'static {
     let client = client.clone();
-    async move {
-        let answer = client.publish::<Value, _, _>(channel, Bytes::from(bytes));
-        answer.await.map(|_receivers| ())
-    }
+    async move { client.publish(channel, Bytes::from(bytes)).await }
 }

@@ -60,6 +60,8 @@ struct Owed {
     count: bool,
     /// [`Item::Synced`], with how many changes were replayed so far.
     synced: Option<u64>,
+    /// [`Reason::Connect`], but not until [`Cursor::connect_due`].
+    connect_later: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +96,7 @@ impl<E> Cursor<E> {
                 refresh,
                 count: true,
                 synced: Some(0),
+                connect_later: false,
             },
             phase: Phase::Joining,
             held: BTreeMap::new(),
@@ -106,6 +109,33 @@ impl<E> Cursor<E> {
             Step::Subscribe
         };
         (cursor, step)
+    }
+
+    /// A client that sent no `lastSeq` is to be told to fetch the list later, when [`connect_due`](Self::connect_due)
+    /// says so, and not at once: when many come together, their lists would be fetched together.
+    ///
+    /// It is live without; what it is told meanwhile continues from its [`Item::Synced`]. To be called before
+    /// anything else has happened.
+    pub fn spread(&mut self) {
+        if self.owed.refresh == Some(Reason::Connect) {
+            self.owed.refresh = None;
+            self.owed.connect_later = true;
+        }
+    }
+
+    /// The client is to fetch the list now, if that was put off.
+    pub fn connect_due(&mut self, outlet: &mut impl Outlet<E>) -> Step {
+        if !std::mem::take(&mut self.owed.connect_later) {
+            return Step::Nothing;
+        }
+        self.owed.refresh.get_or_insert(Reason::Connect);
+        match self.phase {
+            Phase::Live | Phase::Holding => {
+                let told = self.refresh(self.seq, outlet);
+                self.settle(told)
+            }
+            Phase::Joining | Phase::Reading | Phase::Stalled => Step::Nothing,
+        }
     }
 
     /// The subscription is confirmed: what is published from now on will be handed in.
@@ -214,9 +244,10 @@ impl<E> Cursor<E> {
         }
     }
 
-    /// The seq up to which the socket has been served; `None` while it is owed a refresh.
+    /// The seq up to which the socket has been served; `None` while it is owed a refresh, or has not begun.
     pub fn seq(&self) -> Option<u64> {
-        self.owed.refresh.is_none().then_some(self.seq)
+        let begins_anew = self.owed.connect_later && self.owed.synced.is_some();
+        (self.owed.refresh.is_none() && !begins_anew).then_some(self.seq)
     }
 
     /// Whether the socket has everything that the cursor knows of.

@@ -8,9 +8,10 @@ use super::world::{Fault, Limits, Move, World};
 const PATIENCE: usize = 2_000;
 
 fn limits() -> impl Strategy<Value = Limits> {
-    (1..6_usize, 0..6_usize).prop_map(|(capacity, replay)| Limits {
+    (1..6_usize, 0..6_usize, any::<bool>()).prop_map(|(capacity, replay, spread)| Limits {
         commits: 30,
         edits: true,
+        spread,
         capacity,
         replay,
         duplicates: 10,

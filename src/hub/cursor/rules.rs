@@ -126,6 +126,56 @@ fn a_new_client_is_told_to_fetch_the_list() {
 }
 
 #[test]
+fn a_new_client_among_many_is_told_to_fetch_the_list_later() {
+    let (mut cursor, _) = Cursor::new(None, false);
+    cursor.spread();
+    let read = read_of(cursor.subscribed());
+    assert_eq!(read.since, None);
+    let mut wire = Wire::wide();
+    assert_eq!(
+        cursor.caught_up(read, &missed([], 7), &mut wire),
+        Step::Nothing
+    );
+    assert_eq!(wire.said(), ["count 70 at 7", "synced at 7, 0 replayed"]);
+    assert_eq!(cursor.transient(), Transient::Emit);
+
+    // Live meanwhile, and a gap is filled as for anybody.
+    assert_eq!(cursor.change(change(8), &mut wire), Step::Nothing);
+    assert_eq!(read_of(cursor.check(9)).since, Some(8));
+    assert_eq!(cursor.connect_due(&mut wire), Step::Nothing);
+    wire.said();
+    let (mut cursor, _) = Cursor::<u64>::new(None, false);
+    cursor.spread();
+    let read = read_of(cursor.subscribed());
+    cursor_at(&mut cursor, read, 7, &mut wire);
+    assert_eq!(cursor.connect_due(&mut wire), Step::Nothing);
+    assert_eq!(wire.said(), ["Connect at 7"]);
+    assert_eq!(cursor.connect_due(&mut wire), Step::Nothing);
+    assert_eq!(wire.said(), Vec::<String>::new());
+}
+
+#[test]
+fn a_client_that_resumes_is_not_told_later_to_fetch_the_list() {
+    let (mut cursor, _) = Cursor::<u64>::new(Some(7), false);
+    cursor.spread();
+    let read = read_of(cursor.subscribed());
+    assert_eq!(read.since, Some(7));
+    let mut wire = Wire::wide();
+    cursor_at(&mut cursor, read, 7, &mut wire);
+    assert_eq!(cursor.connect_due(&mut wire), Step::Nothing);
+    assert_eq!(wire.said(), Vec::<String>::new());
+}
+
+/// Answers the first read of a cursor, and forgets what was said.
+fn cursor_at(cursor: &mut Cursor<u64>, read: Read, head: u64, wire: &mut Wire) {
+    assert_eq!(
+        cursor.caught_up(read, &missed([], head), wire),
+        Step::Nothing
+    );
+    wire.said();
+}
+
+#[test]
 fn a_returning_client_is_told_what_it_missed() {
     assert_eq!(reading(Some(5)).1.since, Some(5));
     let said = greeting(Some(5), &missed([6, 8], 9));

@@ -115,6 +115,7 @@ impl Hasher for Fingerprint {
 const NARROW: Limits = Limits {
     commits: 0,
     edits: false,
+    spread: false,
     capacity: 2,
     replay: 1,
     duplicates: 0,
@@ -125,8 +126,9 @@ const NARROW: Limits = Limits {
     failovers: 0,
 };
 
-/// The worlds that are searched, each wide in one direction: order, room, coming back, other epochs.
-const WORLDS: [Limits; 4] = [
+/// The worlds that are searched, each wide in one direction: order, room, coming back, other epochs, and coming
+/// with many others.
+const WORLDS: [Limits; 5] = [
     Limits {
         commits: 3,
         replay: 2,
@@ -152,6 +154,13 @@ const WORLDS: [Limits; 4] = [
         reconnects: 1,
         failovers: 1,
         failures: 1,
+        ..NARROW
+    },
+    Limits {
+        commits: 2,
+        spread: true,
+        reconnects: 1,
+        losses: 1,
         ..NARROW
     },
 ];

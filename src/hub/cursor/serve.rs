@@ -38,7 +38,7 @@ impl<E> Cursor<E> {
     }
 
     /// Hands over the refresh that is owed, if any.
-    fn refresh(&mut self, head: u64, outlet: &mut impl Outlet<E>) -> Result<(), Full> {
+    pub(super) fn refresh(&mut self, head: u64, outlet: &mut impl Outlet<E>) -> Result<(), Full> {
         if let Some(reason) = self.owed.refresh {
             emit(outlet, Item::Refresh { reason, seq: head })?;
             self.owed.refresh = None;

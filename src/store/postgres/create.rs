@@ -43,9 +43,10 @@ WITH claim AS (
     FROM address JOIN feed ON feed.user_id = address.user_id
 ), stored AS (
     INSERT INTO notification (user_id, id, created_seq, seq, kind, priority, title, message, data,
-                              action_url, icon, badge, silent, sticky, created_at, expires_at)
+                              action_url, icon, badge, silent, sticky, created_at, expires_at,
+                              key_scope, key)
     SELECT user_id, id, seq, seq, kind, priority, title, message, data,
-           action_url, icon, badge, silent, sticky, date_trunc('milliseconds', now()), expires_at
+           action_url, icon, badge, silent, sticky, date_trunc('milliseconds', now()), expires_at, $1, $2
     FROM numbered
     JOIN unnest($7::text[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[],
                 $14::text[], $15::boolean[], $16::boolean[], $17::timestamptz[]) WITH ORDINALITY

@@ -3,10 +3,16 @@
 //! Every write takes the lock of the user's row in `user_feed` before it touches a notification, and
 //! several users are locked in the order of their ids: so writes wait for each other and do not deadlock.
 
+mod capacity;
 mod connections;
 mod create;
+mod expire;
+mod import;
 mod inbox;
+mod publisher;
 mod read;
+mod received;
+mod retain;
 
 use std::str::FromStr;
 use std::sync::Arc;

@@ -4,12 +4,12 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::Store;
-use crate::notification::{Kind, Notification};
-use crate::store::row::{FeedRow, NotificationRow, columns, feed_and_rows, feed_columns, to_sql};
-use crate::store::{Counters, ListQuery, Missed, Page, StoreError};
+use crate::notification::Kind;
+use crate::store::row::{FeedRow, columns, feed_and_rows, feed_columns, to_sql};
+use crate::store::{Found, ListQuery, Missed, Page, Standing, StoreError};
 use crate::user::UserId;
 
-const COUNTERS: &str = concat!(
+const STANDING: &str = concat!(
     "SELECT ",
     feed_columns!(),
     " FROM user_feed WHERE user_id = $1"
@@ -17,8 +17,13 @@ const COUNTERS: &str = concat!(
 
 const GET: &str = concat!(
     "SELECT ",
+    feed_columns!(),
+    ", one.* FROM user_feed LEFT JOIN LATERAL (
+         SELECT ",
     columns!(),
-    " FROM notification WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL"
+    "    FROM notification WHERE notification.user_id = $1 AND id = $2 AND deleted_at IS NULL
+     ) AS one ON TRUE
+     WHERE user_feed.user_id = $1"
 );
 
 const LIST: &str = concat!(
@@ -47,26 +52,22 @@ const MISSED: &str = concat!(
 );
 
 impl Store {
-    pub(in crate::store) async fn counters(&self, user: &UserId) -> Result<Counters, StoreError> {
-        let rows = self.rows(sqlx::query(COUNTERS).bind(user.as_str())).await?;
+    pub(in crate::store) async fn standing(&self, user: &UserId) -> Result<Standing, StoreError> {
+        let rows = self.rows(sqlx::query(STANDING).bind(user.as_str())).await?;
         let feed = rows
             .first()
             .map(FeedRow::from_row)
             .transpose()?
             .unwrap_or_default();
-        Ok(feed.counters()?)
+        Ok(feed.standing()?)
     }
 
-    pub(in crate::store) async fn get(
-        &self,
-        user: &UserId,
-        id: Uuid,
-    ) -> Result<Option<Notification>, StoreError> {
+    pub(in crate::store) async fn get(&self, user: &UserId, id: Uuid) -> Result<Found, StoreError> {
         let rows = self
             .rows(sqlx::query(GET).bind(user.as_str()).bind(id))
             .await?;
-        let notification = |row| NotificationRow::from_row(row)?.into_notification(user);
-        Ok(rows.first().map(notification).transpose()?)
+        let (feed, notifications) = feed_and_rows(&rows)?;
+        Ok(feed.found(user, notifications)?)
     }
 
     pub(in crate::store) async fn list(

@@ -8,7 +8,8 @@ use crate::notification::Draft;
 use crate::store::row::{Time, from_sql};
 use crate::store::{Address, Batch, Created, CreatedItem, IdempotencyKey, StoreError};
 
-const KEY_LIFETIME_MILLISECONDS: i64 = 24 * 60 * 60 * 1000;
+/// For how long a key is honoured.
+pub(super) const KEY_LIFETIME_MILLISECONDS: i64 = 24 * 60 * 60 * 1000;
 
 const KNOWN: &str = "
 SELECT body_hash, ids, created_at FROM idempotency WHERE scope = ? AND key = ? AND created_at > ?";
@@ -22,8 +23,9 @@ RETURNING head_seq, unread";
 
 const INSERT: &str = "
 INSERT INTO notification (user_id, id, created_seq, seq, kind, priority, title, message, data,
-                          action_url, icon, badge, silent, sticky, created_at, expires_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+                          action_url, icon, badge, silent, sticky, created_at, expires_at,
+                          key_scope, key)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 const CREATED_SEQ: &str = "SELECT created_seq FROM notification WHERE user_id = ? AND id = ?";
 
@@ -49,7 +51,7 @@ impl Store {
         let mut items = Vec::with_capacity(batch.to.len());
         for address in &batch.to {
             let draft = &batch.drafts[address.draft];
-            items.push(insert(&mut transaction, address, draft, now).await?);
+            items.push(insert(&mut transaction, address, draft, key, now).await?);
         }
         transaction.commit().await?;
         Ok(Created {
@@ -127,6 +129,7 @@ async fn insert(
     transaction: &mut Transaction<'_, Sqlite>,
     address: &Address,
     draft: &Draft,
+    key: Option<&IdempotencyKey>,
     now: i64,
 ) -> Result<CreatedItem, StoreError> {
     let step = sqlx::query(STEP)
@@ -151,6 +154,8 @@ async fn insert(
         .bind(draft.sticky)
         .bind(now)
         .bind(draft.expires_at.map(|time| time.timestamp_millis()))
+        .bind(key.map(|key| key.scope.as_str()))
+        .bind(key.map(|key| key.key.as_str()))
         .execute(&mut **transaction)
         .await?;
     let Address { user, id, draft } = address.clone();

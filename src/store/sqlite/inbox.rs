@@ -5,6 +5,7 @@ use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
 use super::Store;
+use crate::notification::Reason;
 use crate::store::row::{FeedRow, NotificationRow, columns, feed_columns, to_sql};
 use crate::store::{Bulk, Counters, Deletion, StoreError, Updated};
 use crate::user::UserId;
@@ -31,9 +32,17 @@ const SET_READ: &str = concat!(
     columns!()
 );
 
-const DELETE: &str = "
+const SET_CLICKED: &str = concat!(
+    "UPDATE notification
+     SET seq = ?3, read_at = coalesce(read_at, ?4), clicked_at = coalesce(clicked_at, ?4)
+     WHERE user_id = ?1 AND id = ?2
+     RETURNING ",
+    columns!()
+);
+
+pub(super) const DELETE: &str = "
 UPDATE notification
-SET seq = ?3, deleted_at = ?4, delete_reason = 'deleted',
+SET seq = ?3, deleted_at = ?4, delete_reason = ?5,
     title = '', message = '', data = '{}', action_url = NULL, icon = NULL, badge = NULL
 WHERE user_id = ?1 AND id = ?2";
 
@@ -65,14 +74,10 @@ impl Store {
         let mut connection = self.turn().await?;
         let mut transaction = super::begin(&mut connection).await?;
         let row = find(&mut transaction, user, id).await?;
-        let Some(row) = row.filter(|row| row.deleted_at.is_none()) else {
-            return Ok(None);
-        };
-        if row.read_at.is_some() == read {
-            return Ok(Some(Updated {
-                notification: row.into_notification(user)?,
-                moved: None,
-            }));
+        let differs =
+            |row: &NotificationRow| row.deleted_at.is_none() && row.read_at.is_some() != read;
+        if !row.as_ref().is_some_and(differs) {
+            return Ok(unchanged(user, row)?);
         }
 
         let moved = step(&mut transaction, user, if read { -1 } else { 1 }).await?;
@@ -88,6 +93,43 @@ impl Store {
         Ok(Some(Updated {
             notification: row.into_notification(user)?,
             moved: Some(moved),
+            newly_read: read,
+            newly_clicked: false,
+        }))
+    }
+
+    pub(in crate::store) async fn set_clicked(
+        &self,
+        user: &UserId,
+        id: Uuid,
+    ) -> Result<Option<Updated>, StoreError> {
+        let mut connection = self.turn().await?;
+        let mut transaction = super::begin(&mut connection).await?;
+        let row = find(&mut transaction, user, id).await?;
+        let Some(before) = row.filter(|row| row.deleted_at.is_none()) else {
+            return Ok(None);
+        };
+        let newly_read = before.read_at.is_none();
+        let newly_clicked = before.clicked_at.is_none();
+        if !newly_read && !newly_clicked {
+            return Ok(unchanged(user, Some(before))?);
+        }
+
+        let moved = step(&mut transaction, user, -i64::from(newly_read)).await?;
+        let now = super::now(&mut transaction).await?;
+        let row: NotificationRow = sqlx::query_as(SET_CLICKED)
+            .bind(user.as_str())
+            .bind(id)
+            .bind(to_sql(moved.seq))
+            .bind(now)
+            .fetch_one(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(Some(Updated {
+            notification: row.into_notification(user)?,
+            moved: Some(moved),
+            newly_read,
+            newly_clicked,
         }))
     }
 
@@ -95,6 +137,7 @@ impl Store {
         &self,
         user: &UserId,
         id: Uuid,
+        reason: Reason,
     ) -> Result<Deletion, StoreError> {
         let mut connection = self.turn().await?;
         let mut transaction = super::begin(&mut connection).await?;
@@ -117,6 +160,7 @@ impl Store {
             .bind(id)
             .bind(to_sql(moved.seq))
             .bind(now)
+            .bind(reason.as_str())
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
@@ -159,8 +203,24 @@ impl Store {
     }
 }
 
+/// The answer to a change that found nothing to do: as it is, if it is.
+pub(super) fn unchanged(
+    user: &UserId,
+    row: Option<NotificationRow>,
+) -> Result<Option<Updated>, sqlx::Error> {
+    let Some(row) = row.filter(|row| row.deleted_at.is_none()) else {
+        return Ok(None);
+    };
+    Ok(Some(Updated {
+        notification: row.into_notification(user)?,
+        moved: None,
+        newly_read: false,
+        newly_clicked: false,
+    }))
+}
+
 /// Live or a tombstone.
-async fn find(
+pub(super) async fn find(
     transaction: &mut Transaction<'_, Sqlite>,
     user: &UserId,
     id: Uuid,
@@ -173,7 +233,7 @@ async fn find(
 }
 
 /// Takes the next seq, and moves the number of unread ones.
-async fn step(
+pub(super) async fn step(
     transaction: &mut Transaction<'_, Sqlite>,
     user: &UserId,
     unread: i64,

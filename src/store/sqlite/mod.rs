@@ -4,8 +4,15 @@
 //! snapshot, and commit order is the order in which the lock was given.
 
 mod create;
+mod expire;
+mod import;
 mod inbox;
+#[cfg(test)]
+mod plans;
+mod publisher;
 mod read;
+mod received;
+mod retain;
 
 use std::fs::OpenOptions;
 use std::io::ErrorKind;

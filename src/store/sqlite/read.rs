@@ -4,12 +4,12 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::Store;
-use crate::notification::{Kind, Notification};
-use crate::store::row::{FeedRow, NotificationRow, columns, feed_and_rows, feed_columns, to_sql};
-use crate::store::{Counters, ListQuery, Missed, Page, StoreError};
+use crate::notification::Kind;
+use crate::store::row::{FeedRow, columns, feed_and_rows, feed_columns, to_sql};
+use crate::store::{Found, ListQuery, Missed, Page, Standing, StoreError};
 use crate::user::UserId;
 
-const COUNTERS: &str = concat!(
+const STANDING: &str = concat!(
     "SELECT ",
     feed_columns!(),
     " FROM user_feed WHERE user_id = ?1"
@@ -17,8 +17,12 @@ const COUNTERS: &str = concat!(
 
 const GET: &str = concat!(
     "SELECT ",
+    feed_columns!(),
+    ", ",
     columns!(),
-    " FROM notification WHERE user_id = ?1 AND id = ?2 AND deleted_at IS NULL"
+    " FROM user_feed LEFT JOIN notification
+        ON notification.user_id = user_feed.user_id AND id = ?2 AND deleted_at IS NULL
+      WHERE user_feed.user_id = ?1"
 );
 
 /// The filters belong to the join, not to the answer: an empty page still has its counters.
@@ -43,27 +47,22 @@ const MISSED: &str = concat!(
 );
 
 impl Store {
-    pub(in crate::store) async fn counters(&self, user: &UserId) -> Result<Counters, StoreError> {
-        let query = sqlx::query(COUNTERS).bind(user.as_str());
+    pub(in crate::store) async fn standing(&self, user: &UserId) -> Result<Standing, StoreError> {
+        let query = sqlx::query(STANDING).bind(user.as_str());
         let row = query.fetch_optional(&mut *self.turn().await?).await?;
         let feed = row
             .as_ref()
             .map(FeedRow::from_row)
             .transpose()?
             .unwrap_or_default();
-        Ok(feed.counters()?)
+        Ok(feed.standing()?)
     }
 
-    pub(in crate::store) async fn get(
-        &self,
-        user: &UserId,
-        id: Uuid,
-    ) -> Result<Option<Notification>, StoreError> {
-        let query = sqlx::query_as::<_, NotificationRow>(GET)
-            .bind(user.as_str())
-            .bind(id);
-        let row = query.fetch_optional(&mut *self.turn().await?).await?;
-        Ok(row.map(|row| row.into_notification(user)).transpose()?)
+    pub(in crate::store) async fn get(&self, user: &UserId, id: Uuid) -> Result<Found, StoreError> {
+        let query = sqlx::query(GET).bind(user.as_str()).bind(id);
+        let rows = query.fetch_all(&mut *self.turn().await?).await?;
+        let (feed, notifications) = feed_and_rows(&rows)?;
+        Ok(feed.found(user, notifications)?)
     }
 
     pub(in crate::store) async fn list(

@@ -15,14 +15,21 @@ pub(super) struct Client {
     /// What it has seen on this connection; repeats are dropped by it.
     pub(super) seen: u64,
     pub(super) fetching: bool,
+    /// It has not fetched the list for the first time: until then it has nothing to resume from.
+    pub(super) unlisted: bool,
     pub(super) epoch: u8,
     pub(super) view: BTreeMap<u64, u64>,
     pub(super) count: Option<(u64, u64)>,
 }
 
 impl Client {
-    pub(super) fn connect(&self, epoch: u8) -> (Cursor<Event>, Step) {
-        Cursor::new(self.last, self.last.is_some() && self.epoch != epoch)
+    pub(super) fn connect(&mut self, epoch: u8, spread: bool) -> (Cursor<Event>, Step) {
+        self.unlisted = self.last.is_none();
+        let (mut cursor, step) = Cursor::new(self.last, self.last.is_some() && self.epoch != epoch);
+        if spread {
+            cursor.spread();
+        }
+        (cursor, step)
     }
 
     /// A list that was not fetched by now never is: the refresh has to be told again. And a count that
@@ -60,7 +67,7 @@ impl Client {
 
     pub(super) fn see(&mut self, seq: u64) {
         self.seen = seq;
-        if !self.fetching {
+        if !self.fetching && !self.unlisted {
             self.last = Some(seq);
         }
     }
@@ -73,6 +80,7 @@ impl Client {
         if reason == Reason::Reset {
             *self = Self {
                 fetching: true,
+                unlisted: true,
                 epoch,
                 ..Self::default()
             };
@@ -82,6 +90,7 @@ impl Client {
     /// The list is the state; what came meanwhile is part of it, since it is fetched at one moment.
     pub(super) fn refetch(&mut self, history: &History) {
         self.fetching = false;
+        self.unlisted = false;
         self.view = history.present(history.head());
         self.see(self.seen.max(history.head()));
     }
@@ -91,7 +100,7 @@ impl Client {
     }
 
     pub(super) fn expect_nothing_missed(&self, seq: u64, history: &History) -> Result<(), Fault> {
-        let excused = self.fetching || !self.knows(history);
+        let excused = self.fetching || self.unlisted || !self.knows(history);
         if excused || self.misses_nothing_before(seq, history) {
             Ok(())
         } else {

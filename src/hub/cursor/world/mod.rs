@@ -40,6 +40,8 @@ pub(super) enum Move {
     Check,
     /// The client has fetched the list that it was told to.
     Refetch,
+    /// The refresh of a client that came with many others is due.
+    ConnectDue,
     Reconnect,
     /// The history loses its last commit, and the epoch changes.
     Failover,
@@ -51,6 +53,8 @@ pub(super) struct Limits {
     pub(super) commits: usize,
     /// Whether commits also edit and delete rows.
     pub(super) edits: bool,
+    /// Whether new clients are told to fetch the list later than at once.
+    pub(super) spread: bool,
     /// How many packets the socket has room for.
     pub(super) capacity: usize,
     /// How many changes are replayed at most.
@@ -97,8 +101,8 @@ pub(super) type Fault = &'static str;
 
 impl World {
     pub(super) fn new(limits: Limits) -> Self {
-        let client = Client::default();
-        let (cursor, step) = client.connect(0);
+        let mut client = Client::default();
+        let (cursor, step) = client.connect(0, limits.spread);
         let mut world = Self {
             left: limits,
             history: History::default(),
@@ -170,6 +174,7 @@ impl World {
             Move::Drain,
         );
         may(self.client.fetching, Move::Refetch);
+        may(self.cursor.owed.connect_later, Move::ConnectDue);
         moves
     }
 
@@ -213,6 +218,10 @@ impl World {
             }
             Move::Check => self.check(),
             Move::Refetch => self.client.refetch(&self.history),
+            Move::ConnectDue => {
+                let step = self.cursor.connect_due(&mut self.socket);
+                self.take(step);
+            }
             Move::Reconnect => self.reconnect(),
             Move::Failover => self.failover(),
         }
@@ -355,7 +364,7 @@ impl World {
     fn reconnect(&mut self) {
         self.left.reconnects -= 1;
         self.client.disconnect();
-        let (cursor, step) = self.client.connect(self.history.epoch);
+        let (cursor, step) = self.client.connect(self.history.epoch, self.left.spread);
         self.cursor = cursor;
         self.socket = Socket {
             epoch: self.history.epoch,

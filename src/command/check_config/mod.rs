@@ -1,12 +1,70 @@
 //! `bellhop check-config`: the settings, checked without starting anything.
 
+mod production;
+mod sticky;
+
+use clap::Args;
 use tracing_subscriber::EnvFilter;
 
 use super::{Failure, say};
 use crate::auth::Verifier;
-use crate::config::{Auth, Config, SecretError};
+use crate::config::{self, Auth, Config, SecretError};
 
-pub(super) fn run(config: &Config) -> Result<(), Failure> {
+#[derive(Debug, Args)]
+pub(super) struct CheckConfig {
+    /// Also go through the checklist of production, point by point, and try what can be tried from here.
+    #[arg(long)]
+    production: bool,
+
+    /// How many nodes there are, or are to be.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Production")]
+    nodes: u32,
+
+    /// Seconds after which the proxy in front of the nodes gives up a silent connection.
+    #[arg(
+        long,
+        default_value_t = 60,
+        value_name = "SECONDS",
+        help_heading = "Production"
+    )]
+    proxy_timeout: u64,
+
+    #[command(flatten)]
+    config: Config,
+}
+
+impl CheckConfig {
+    /// `command` is the whole program's: which variables it reads.
+    pub(super) async fn run(&self, command: &clap::Command) -> Result<(), Failure> {
+        warn_of_misspelt(command)?;
+        settings(&self.config)?;
+        if !self.production {
+            return Ok(());
+        }
+        let points = production::points(&self.config, self.nodes, self.proxy_timeout).await;
+        let open = points.iter().filter(|point| !point.is_met()).count();
+        points.iter().try_for_each(say)?;
+        match open {
+            0 => Ok(()),
+            open => Err(Failure(format!(
+                "{open} of the {} points of production are open",
+                points.len()
+            ))),
+        }
+    }
+}
+
+fn warn_of_misspelt(command: &clap::Command) -> Result<(), Failure> {
+    for config::Misspelt { name, meant } in config::misspelt(command) {
+        say(match meant {
+            Some(meant) => format!("! {name} is read by nothing; is {meant} meant?"),
+            None => format!("! {name} is read by nothing"),
+        })?;
+    }
+    Ok(())
+}
+
+fn settings(config: &Config) -> Result<(), Failure> {
     let mut findings = config.contradictions();
     if findings.is_empty()
         && let Err(error) = keys(&config.auth)
@@ -56,6 +114,13 @@ fn summary(config: &Config) -> Vec<String> {
             Auth::SECRET_FILE
         ),
     };
+    let keys = match config.auth.api_keys.as_slice() {
+        [] => "none; bellhop key makes one".to_owned(),
+        keys => {
+            let names: Vec<_> = keys.iter().map(|key| key.name.as_str()).collect();
+            names.join(", ")
+        }
+    };
     let origins = match config.listen.cors_origins.as_slice() {
         [] if config.auth.is_embedded() => "its own, and every origin on this machine".to_owned(),
         [] => "its own only; set CORS_ORIGINS for pages served elsewhere".to_owned(),
@@ -78,6 +143,7 @@ fn summary(config: &Config) -> Vec<String> {
         format!("store: {store}"),
         format!("bus: {bus}"),
         format!("tokens: {tokens}"),
+        format!("API keys: {keys}"),
         format!("origins: {origins}"),
     ]
 }

@@ -1,0 +1,18 @@
+//! Whether Redis answers, for those who ask once; a node finds out by its bus, again and again.
+
+use fred::interfaces::ClientLike as _;
+
+use super::BusError;
+use super::connection::{Dialer, Purpose};
+
+/// Connects, with the credentials in the address, and has one `PING` answered. It takes some seconds at most.
+pub async fn ping(url: &str) -> Result<(), BusError> {
+    let dialer = Dialer::new(url)?;
+    let opened = dialer.open(Purpose::Publishing).await;
+    let connection = opened.map_err(BusError::Away)?;
+    connection
+        .client
+        .ping::<()>(None)
+        .await
+        .map_err(BusError::Away)
+}

@@ -1,0 +1,116 @@
+//! Variables that look like ours and that no setting reads: typing errors, and settings of another version.
+
+use std::collections::BTreeSet;
+
+use clap::Command;
+
+/// What ours begin with. Settings with conventional names have nothing to be told by.
+const PREFIX: &str = "BELLHOP_";
+
+/// More changes of single characters than this, and two names have nothing to do with each other.
+const FAR: usize = 4;
+
+/// A variable of the environment that nothing reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misspelt {
+    pub name: String,
+    /// The name that was perhaps meant.
+    pub meant: Option<String>,
+}
+
+/// The variables of the environment, `.env` and all, that begin like ours and that neither `command` nor any of its
+/// subcommands reads.
+#[must_use]
+pub fn misspelt(command: &Command) -> Vec<Misspelt> {
+    let known = variables(command);
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, value)| name.starts_with(PREFIX) && !is_of_kubernetes(name, value))
+        .filter(|(name, value)| !value.is_empty() && !known.contains(name))
+        .map(|(name, _)| Misspelt {
+            meant: nearest(&name, &known),
+            name,
+        })
+        .collect()
+}
+
+fn variables(command: &Command) -> BTreeSet<String> {
+    let own = command
+        .get_arguments()
+        .filter_map(|argument| argument.get_env()?.to_str());
+    let own: BTreeSet<String> = own.map(str::to_owned).collect();
+    let of_subcommands = command.get_subcommands().flat_map(variables);
+    own.into_iter().chain(of_subcommands).collect()
+}
+
+/// Kubernetes tells every pod of a namespace the addresses of a service called `bellhop` by such variables.
+fn is_of_kubernetes(name: &str, value: &str) -> bool {
+    name.contains("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.contains("_TCP")
+        || value.starts_with("tcp://")
+}
+
+fn nearest(name: &str, known: &BTreeSet<String>) -> Option<String> {
+    let distances = known.iter().map(|other| (distance(name, other), other));
+    let (distance, other) = distances.min()?;
+    (distance <= FAR).then(|| other.clone())
+}
+
+/// How many characters have to be put in, taken out or replaced to make one text of the other.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (line, character) in one.chars().enumerate() {
+        let mut next = vec![line + 1];
+        for ((pair, left), expected) in row.windows(2).zip(0..).zip(&other) {
+            let [diagonal, above] = pair else { continue };
+            let replaced = diagonal + usize::from(character != *expected);
+            let beside = next.get(left).copied().unwrap_or(usize::MAX - 1);
+            next.push(replaced.min(above + 1).min(beside + 1));
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_the_one_that_was_meant() {
+        let known = ["BELLHOP_LISTEN", "BELLHOP_ADMIN_LISTEN", "BELLHOP_URL"];
+        let known = known.map(str::to_owned).into();
+        for (name, meant) in [
+            ("BELLHOP_LISTN", Some("BELLHOP_LISTEN")),
+            ("BELLHOP_ADMINLISTEN", Some("BELLHOP_ADMIN_LISTEN")),
+            ("BELLHOP_UR", Some("BELLHOP_URL")),
+            ("BELLHOP_SOMETHING_ELSE", None),
+        ] {
+            assert_eq!(nearest(name, &known).as_deref(), meant, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_distance_counts_single_changes() {
+        for (one, other, expected) in [
+            ("", "", 0),
+            ("", "abc", 3),
+            ("abc", "abc", 0),
+            ("kitten", "sitting", 3),
+            ("abc", "ac", 1),
+        ] {
+            assert_eq!(distance(one, other), expected);
+            assert_eq!(distance(other, one), expected);
+        }
+    }
+
+    #[test]
+    fn what_kubernetes_sets_is_not_misspelt() {
+        assert!(is_of_kubernetes("BELLHOP_PORT", "tcp://10.0.0.1:3000"));
+        assert!(is_of_kubernetes("BELLHOP_SERVICE_PORT_HTTP", "3000"));
+        assert!(is_of_kubernetes("BELLHOP_PORT_3000_TCP_ADDR", "10.0.0.1"));
+        assert!(!is_of_kubernetes("BELLHOP_PORT", "3000"));
+    }
+}

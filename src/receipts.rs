@@ -1,0 +1,131 @@
+//! What devices say that they have received: gathered, and noted in the store once a second.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+use crate::store::{Confirmation, Store};
+use crate::user::UserId;
+
+/// How often what was gathered is noted.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Users that one statement is about.
+const AT_ONCE: usize = 500;
+
+/// Users whose receipts wait while the store is away; those of others are dropped. A receipt promises
+/// nothing: it tells support and dashboards what arrived.
+const WAITING: usize = 20_000;
+
+/// The receipts of this node's users that are not noted yet. Cloning shares them.
+#[derive(Clone, Debug, Default)]
+pub struct Receipts(Arc<Mutex<HashMap<UserId, Span>>>);
+
+/// Seqs above the one and up to the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    above: u64,
+    seq: u64,
+}
+
+impl Receipts {
+    /// A device of the user has received what is above `above`, up to `seq`.
+    pub fn add(&self, user: &UserId, above: u64, seq: u64) {
+        let mut waiting = self.0.lock();
+        if let Some(span) = waiting.get_mut(user) {
+            span.above = span.above.min(above);
+            span.seq = span.seq.max(seq);
+        } else if waiting.len() < WAITING {
+            waiting.insert(user.clone(), Span { above, seq });
+        }
+    }
+
+    /// Notes in the store what comes, for the life of the node, and what is there when it ends.
+    pub async fn keep(self, store: Store, metrics: Arc<Metrics>, stop: CancellationToken) {
+        let mut period = tokio::time::interval(PERIOD);
+        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let stopping = tokio::select! {
+                _ = period.tick() => false,
+                () = stop.cancelled() => true,
+            };
+            self.note(&store, &metrics).await;
+            if stopping {
+                return;
+            }
+        }
+    }
+
+    /// Everything that waits now, once; what could not be noted waits for the next time.
+    async fn note(&self, store: &Store, metrics: &Metrics) {
+        let mut rest = self.take();
+        while !rest.is_empty() {
+            let some = rest.split_off(rest.len().saturating_sub(AT_ONCE));
+            let (held, failed) = match store.confirm(&some).await {
+                Ok(held) => (held, false),
+                Err(error) => {
+                    metrics.store_errors.of((&error).into()).increment(1);
+                    tracing::debug!(error = &error as &dyn std::error::Error, "receipts wait");
+                    (some, true)
+                }
+            };
+            self.put_back(held);
+            if failed {
+                return self.put_back(rest);
+            }
+        }
+    }
+
+    fn take(&self) -> Vec<Confirmation> {
+        let waiting = std::mem::take(&mut *self.0.lock());
+        let confirmation = |(user, Span { above, seq })| Confirmation { user, above, seq };
+        waiting.into_iter().map(confirmation).collect()
+    }
+
+    fn put_back(&self, confirmations: Vec<Confirmation>) {
+        for Confirmation { user, above, seq } in confirmations {
+            self.add(&user, above, seq);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn receipts_of_several_devices_are_one_span() {
+        let (receipts, user) = (Receipts::default(), UserId::try_from("42").unwrap());
+        for (above, seq) in [(5, 9), (3, 7), (9, 9)] {
+            receipts.add(&user, above, seq);
+        }
+        let spans = receipts.take();
+        let expected = Confirmation {
+            user,
+            above: 3,
+            seq: 9,
+        };
+        assert_eq!(spans, [expected]);
+        receipts.put_back(spans.clone());
+        assert_eq!(receipts.take(), spans);
+        assert_eq!(receipts.take(), []);
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let receipts = Receipts::default();
+        for number in 0..WAITING + 10 {
+            receipts.add(
+                &UserId::try_from(number.to_string().as_str()).unwrap(),
+                0,
+                1,
+            );
+        }
+        assert_eq!(receipts.take().len(), WAITING);
+    }
+}

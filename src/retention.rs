@@ -1,0 +1,150 @@
+//! Time passes: ends notifications whose time is over, and forgets what is too old.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::inbox::{Inbox, InboxError};
+use crate::metrics::Metrics;
+use crate::store::{Retention, Store, StoreError};
+use crate::user::UserId;
+
+/// How often a node looks for what has expired: an expiry is told within two of these.
+const EXPIRY_PERIOD: Duration = Duration::from_secs(1);
+
+/// Notifications that one transaction ends: it holds the locks of their users.
+const AT_ONCE: u32 = 200;
+
+/// Users, and keys, that one look at what is too old covers.
+const PAGE: u32 = 200;
+
+/// Pause between two pages: a million users are looked at in less than two hours, for about a hundred
+/// microseconds of database a second and page.
+const PAGE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Pause after all of them, and after a failure.
+const ROUND_PAUSE: Duration = Duration::from_secs(10);
+
+/// Does what is due by the clock. Any number of nodes may do so beside each other: the store gives each
+/// expiry to one of them.
+#[derive(Clone, Debug)]
+pub struct Keeper {
+    store: Store,
+    inbox: Inbox,
+    metrics: Arc<Metrics>,
+    retention: Retention,
+}
+
+impl Keeper {
+    #[must_use]
+    pub fn new(store: Store, inbox: Inbox, metrics: Arc<Metrics>, retention: Retention) -> Self {
+        Self {
+            store,
+            inbox,
+            metrics,
+            retention,
+        }
+    }
+
+    /// Ends each notification within about a second of its `expiresAt`, by the database's clock.
+    pub async fn expire(self, stop: CancellationToken) {
+        let mut period = tokio::time::interval(EXPIRY_PERIOD);
+        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut away = false;
+        loop {
+            tokio::select! {
+                _ = period.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            let outcome = self.expire_what_is_due(&stop).await;
+            away = self.report(outcome, away, "cannot end what has expired");
+        }
+    }
+
+    /// More than fits into one transaction is ended in several.
+    async fn expire_what_is_due(&self, stop: &CancellationToken) -> Result<(), InboxError> {
+        while !stop.is_cancelled() {
+            if self.inbox.expire(AT_ONCE).await? < AT_ONCE as usize {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Walks over all users and all idempotency keys, page by page and for ever, and forgets what is too old.
+    ///
+    /// No index serves it, so that publishing pays for none: each page is a range of the primary key.
+    pub async fn forget(self, stop: CancellationToken) {
+        let (mut users, mut keys) = (Place::Start, Place::Start);
+        let mut away = false;
+        loop {
+            let outcome = self.forget_one_page(&mut users, &mut keys, &stop).await;
+            let failed = outcome.is_err();
+            away = self.report(outcome, away, "cannot forget what is too old");
+            let at_the_end = matches!((&users, &keys), (Place::Start, Place::Start));
+            let pause = if failed || at_the_end {
+                ROUND_PAUSE.mul_f64(rand::random_range(0.8..1.2))
+            } else {
+                PAGE_PAUSE
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn forget_one_page(
+        &self,
+        users: &mut Place<UserId>,
+        keys: &mut Place<(String, String)>,
+        stop: &CancellationToken,
+    ) -> Result<(), InboxError> {
+        let page = self.store.users(users.after(), PAGE, self.retention);
+        let page = page.await?;
+        for user in &page.due {
+            while !stop.is_cancelled() && self.inbox.retain(user, self.retention).await? {}
+        }
+        *users = page.next.into();
+        let next = self.store.forget_keys(keys.after().cloned(), PAGE).await?;
+        *keys = next.into();
+        Ok(())
+    }
+
+    /// Says once that the store is away, not each second. Answers whether it is.
+    fn report(&self, outcome: Result<(), InboxError>, away: bool, what: &'static str) -> bool {
+        let Err(error) = outcome else { return false };
+        if let InboxError::Store(error) = &error {
+            self.metrics.store_errors.of(error.into()).increment(1);
+        }
+        let is_unavailable = matches!(error, InboxError::Store(StoreError::Unavailable(_)));
+        if !(away && is_unavailable) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "{what}");
+        }
+        is_unavailable
+    }
+}
+
+/// Where a walk stands.
+#[derive(Debug)]
+enum Place<K> {
+    Start,
+    After(K),
+}
+
+impl<K> Place<K> {
+    fn after(&self) -> Option<&K> {
+        match self {
+            Self::Start => None,
+            Self::After(key) => Some(key),
+        }
+    }
+}
+
+impl<K> From<Option<K>> for Place<K> {
+    fn from(next: Option<K>) -> Self {
+        next.map_or(Self::Start, Self::After)
+    }
+}
