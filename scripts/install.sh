@@ -1,8 +1,11 @@
 #!/bin/sh
-# Installs the Debian packages that a purpose needs and the machine lacks: install.sh build | services | balancer | clients …
+# Installs what a purpose needs and the machine lacks, Debian packages and libraries of clients: install.sh build | services | balancer | clients …
 set -eu
+cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
-missing=
+missing= clients=
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 
 need() { # need <command> <package>: the package is missing when its command is
     command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
@@ -28,24 +31,56 @@ for purpose in "$@"; do
     clients)
         require node "install Node.js 20 or later, see https://nodejs.org"
         require npm "install it beside Node.js"
-        need curl curl ;;
+        need curl curl
+        need javac default-jdk-headless
+        need mvn maven
+        python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
+        clients=yes ;;
     *)
         echo "install.sh: no purpose named $purpose" >&2; exit 2 ;;
     esac
 done
-[ -n "$missing" ] || exit 0
+quietly() { # quietly <command…>: its output is shown when it fails
+    "$@" >"$log" 2>&1 || { tail -n 20 "$log" >&2; exit 1; }
+}
 
-command -v apt-get >/dev/null 2>&1 || {
-    echo "missing:$missing (Debian's names); install them with this system's package manager, then try again" >&2; exit 1; }
-as_root=
-if [ "$(id -u)" -ne 0 ]; then
-    command -v sudo >/dev/null 2>&1 || { echo "missing:$missing; as root: apt-get install$missing" >&2; exit 1; }
-    as_root=sudo
-fi
+install_packages() {
+    command -v apt-get >/dev/null 2>&1 || {
+        echo "missing:$missing (Debian's names); install them with this system's package manager, then try again" >&2; exit 1; }
+    as_root=
+    if [ "$(id -u)" -ne 0 ]; then
+        command -v sudo >/dev/null 2>&1 || { echo "missing:$missing; as root: apt-get install$missing" >&2; exit 1; }
+        as_root=sudo
+    fi
+    echo "installing$missing …" >&2
+    apt update
+    # shellcheck disable=SC2086 # a list of names
+    apt install -y --no-install-recommends $missing
+}
+apt() { quietly $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 "$@"; }
 
-echo "installing$missing …" >&2
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-apt() { $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 "$@" >>"$log" 2>&1; }
-# shellcheck disable=SC2086 # a list of names
-{ apt update && apt install -y --no-install-recommends $missing; } || { tail -n 20 "$log" >&2; exit 1; }
+# Each is fetched once, and again when the file that pins it has changed; what is tried is then there without a network.
+fetch_clients() {
+    into=$PWD/target/clients
+    from=$PWD/tests/clients
+    mkdir -p "$into"
+    [ "$from/node_modules/.package-lock.json" -nt "$from/package-lock.json" ] || {
+        echo "fetching the JavaScript client …" >&2
+        quietly npm --prefix "$from" ci --no-audit --no-fund
+    }
+    cmp -s "$from/requirements.txt" "$into/venv/requirements.txt" || {
+        echo "fetching the Python client …" >&2
+        quietly python3 -m venv --clear "$into/venv"
+        quietly "$into/venv/bin/pip" install --disable-pip-version-check --only-binary :all: -r "$from/requirements.txt"
+        cp "$from/requirements.txt" "$into/venv/"
+    }
+    cmp -s "$from/pom.xml" "$into/java/pom.xml" || {
+        echo "fetching the Java client …" >&2
+        rm -rf "$into/java"
+        quietly mvn --batch-mode --strict-checksums --file "$from/pom.xml" dependency:copy-dependencies -DoutputDirectory="$into/java"
+        cp "$from/pom.xml" "$into/java/"
+    }
+}
+
+[ -z "$missing" ] || install_packages
+[ -z "$clients" ] || fetch_clients

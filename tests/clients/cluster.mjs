@@ -130,9 +130,20 @@ const json = async (answer, status) => {
 class Cluster {
   secret = randomBytes(32).toString('hex');
 
-  constructor(folder, nodes) {
+  constructor(folder, env) {
     this.folder = folder;
-    this.nodes = nodes;
+    this.env = { ...env, JWT_SECRET: this.secret };
+    this.nodes = [];
+  }
+
+  /** Starts nodes together, as a deployment does. */
+  async start(count) {
+    const started = await Promise.allSettled(Array.from({ length: count }, () => startNode(this.env, this.folder)));
+    this.nodes = started.filter((one) => one.status === 'fulfilled').map((one) => one.value);
+    const failed = started.find((one) => one.status === 'rejected');
+    if (!failed) return this;
+    await this.stop();
+    throw failed.reason;
   }
 
   /** A token as the application would issue it. */
@@ -154,6 +165,12 @@ class Cluster {
     return json(answer, 201);
   }
 
+  /** Kills a node, and gives the one that takes its place, at the same address. */
+  async restart(node) {
+    await node.kill();
+    return startNode(this.env, this.folder, node.port);
+  }
+
   async stop() {
     await Promise.all(this.nodes.map((node) => node.stop()));
     await rm(this.folder, { recursive: true, force: true });
@@ -167,27 +184,24 @@ export async function cluster(count) {
   const database = new URL(TEST_POSTGRES_URL);
   database.pathname = name;
 
-  const it = new Cluster(await mkdtemp(join(tmpdir(), 'bellhop-clients-')), []);
-  const env = { DATABASE_URL: database.href, REDIS_URL: TEST_REDIS_URL, JWT_SECRET: it.secret, BELLHOP_BUS_PREFIX: `${name}:` };
-  // Together, as a deployment starts them.
-  const started = await Promise.allSettled(Array.from({ length: count }, () => startNode(env, it.folder)));
-  it.nodes = started.filter((one) => one.status === 'fulfilled').map((one) => one.value);
-  const failed = started.find((one) => one.status === 'rejected');
-  if (failed) {
-    await it.stop();
-    throw failed.reason;
-  }
-  return it;
+  const env = { DATABASE_URL: database.href, REDIS_URL: TEST_REDIS_URL, BELLHOP_BUS_PREFIX: `${name}:` };
+  return new Cluster(await mkdtemp(join(tmpdir(), 'bellhop-clients-')), env).start(count);
 }
 
-/** A folder for the embedded default: SQLite and a kept secret, nothing set but where to listen. */
-export async function embedded() {
+/** One node on SQLite, whose tokens are ours to issue. */
+export async function alone() {
+  return new Cluster(await mkdtemp(join(tmpdir(), 'bellhop-alone-')), {}).start(1);
+}
+
+/** A folder for the embedded default: SQLite and a kept secret, nothing set but where to listen, and these settings. */
+export async function embedded(settings = {}) {
   const folder = await mkdtemp(join(tmpdir(), 'bellhop-embedded-'));
-  const env = { HOME: folder };
+  const env = { HOME: folder, ...settings };
   const command = (args) => run(BINARY, args, { cwd: folder, env: { PATH: process.env.PATH, ...env } });
   return {
     start: (port) => startNode(env, folder, port),
-    token: async (user) => (await command(['token', '--user', user])).trim(),
+    token: async (user, ...further) => (await command(['token', '--user', user, ...further])).trim(),
+    command,
     remove: () => rm(folder, { recursive: true, force: true }),
   };
 }

@@ -20,6 +20,12 @@ export class Gate {
   shut = () => (this.#open = false);
   open = () => (this.#open = true);
 
+  /** Shut, and what goes through it ends at once: the network is gone. */
+  cut() {
+    this.shut();
+    this.#sockets.forEach((socket) => socket.destroy());
+  }
+
   async close() {
     this.#server.close();
     this.#sockets.forEach((socket) => socket.destroy());
