@@ -14,6 +14,7 @@ only socketioxide '^src/(hub|session|node)(/|\.rs$)'
 only engineioxide '^src/node(/|\.rs$)'
 only axum         '^src/(api|node)(/|\.rs$)'
 only jsonwebtoken '^src/auth(/|\.rs$)'
+only 'utoipa[a-z_]*' '^src/api(/|\.rs$)'
 only 'std::env'   '^src/(config|main)(/|\.rs$)'
 
 # Who joins and who emits cannot disagree about the room.

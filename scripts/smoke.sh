@@ -21,6 +21,10 @@ hears() { # hears <name> <text>: polls the listener's file, up to 20 s
 
 scripts/test-clients.sh ./balancer.mjs
 
+# Sticky sessions are tried through the balancer; what else a cluster on loopback lacks is not asked for here.
+checklist=$("$BELLHOP" check-config --production --websocket-url "$BALANCER_URL" || true)
+grep '✓ 3' <<<"$checklist" || { echo "$checklist" >&2; exit 1; }
+
 listen node-3 "$NODE_3_URL"
 listen balancer "$BALANCER_URL"
 

@@ -42,7 +42,7 @@ impl Problem {
     }
 
     /// RFC 9457. The `type` is the code as a name that leads nowhere, which section 3.1.1 allows.
-    fn render(&self, request_id: &str) -> Response {
+    pub(super) fn text(&self, request_id: &str) -> Vec<u8> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct Rendered<'a> {
@@ -64,9 +64,13 @@ impl Problem {
             errors: self.errors(),
             request_id,
         };
-        let body = serde_json::to_vec(&rendered).unwrap_or_default();
+        serde_json::to_vec(&rendered).unwrap_or_default()
+    }
+
+    fn render(&self, request_id: &str) -> Response {
+        let body = Body::from(self.text(request_id));
         let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
-        (status, content_type, self.headers(), Body::from(body)).into_response()
+        (self.status(), content_type, self.headers(), body).into_response()
     }
 
     /// What an error answer without a body of ours means: those of axum and tower-http.

@@ -6,23 +6,23 @@ use axum::extract;
 use axum::response::Response;
 use http::HeaderMap;
 
-use super::State;
 use super::body::Huge;
 use super::caller::Publisher;
 use super::draft::{Rules, titled_draft};
 use super::fields::Fields;
 use super::problem::Problem;
 use super::publish::{created_many, idempotency_key};
+use super::{State, openapi};
 use crate::notification::Draft;
 use crate::user::UserId;
 
 const NOTIFICATIONS: &str = "1 to 1000 notifications, each with one userId";
 const USER_ID: &str = "the user that it is for";
-const MAX_NOTIFICATIONS: usize = 1_000;
+pub(super) const MAX_NOTIFICATIONS: usize = 1_000;
 
 /// Drafts, and for each its user and its place among them.
 #[derive(Debug, Default)]
-struct Drafts {
+pub(super) struct Drafts {
     drafts: Vec<Draft>,
     to: Vec<(UserId, usize)>,
 }
@@ -30,6 +30,23 @@ struct Drafts {
 /// `POST /api/notifications/batch`
 ///
 /// A user who is named several times gets the notifications in their order.
+#[utoipa::path(
+    post,
+    path = "/api/notifications/batch",
+    operation_id = "createBatch",
+    tag = "publishing",
+    summary = "Notify many users, each of their own: all or none",
+    description = "At most 2 MiB.",
+    security(("bearer" = []), ("apiKey" = [])),
+    params(openapi::IdempotencyKey),
+    request_body(content = ref("#/components/schemas/Batch"), content_type = "application/json"),
+    responses(
+        (status = 201, description = "Committed", body = ref("#/components/schemas/CreatedMany"), headers(("Idempotent-Replayed" = String, description = "`true`: this is the answer to the first request with this key."))),
+        openapi::PublisherRefusals,
+        openapi::BodyRefusals,
+        openapi::RateRefusal,
+    ),
+)]
 pub(super) async fn create(
     extract::State(state): extract::State<Arc<State>>,
     publisher: Publisher,
@@ -46,7 +63,7 @@ pub(super) async fn create(
     Ok(created_many(&published))
 }
 
-fn parse(body: &[u8], rules: Rules) -> Result<Drafts, Problem> {
+pub(super) fn parse(body: &[u8], rules: Rules) -> Result<Drafts, Problem> {
     let mut fields = Fields::of(body)?;
     let items = match fields.take("notifications") {
         Some(json) => fields.items("notifications", json).unwrap_or_default(),

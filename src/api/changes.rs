@@ -8,11 +8,11 @@ use http::{HeaderMap, Uri};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::State;
 use super::caller::Reader;
 use super::etag::revalidated;
 use super::problem::Problem;
 use super::query::{DEFAULT_LIMIT, Query};
+use super::{State, openapi};
 use crate::notification::{Notification, Reason};
 use crate::store::{Missed, RowState};
 use crate::user::UserId;
@@ -48,6 +48,20 @@ struct Deleted {
 }
 
 /// `GET /api/notifications/changes`
+#[utoipa::path(
+    get,
+    path = "/api/notifications/changes",
+    operation_id = "getChanges",
+    tag = "inbox",
+    summary = "What has changed: for clients without a socket",
+    security(("bearer" = [])),
+    params(openapi::ChangesQuery, openapi::IfNoneMatch),
+    responses(
+        (status = 200, description = "What a resume would replay", body = ref("#/components/schemas/Changes"), headers(("ETag" = String, description = "For `If-None-Match`."))),
+        (status = 304, description = "Nothing has changed", headers(("ETag" = String, description = "For `If-None-Match`."))),
+        openapi::UserRefusals,
+    ),
+)]
 pub(super) async fn changes(
     extract::State(state): extract::State<Arc<State>>,
     reader: Reader,

@@ -8,7 +8,7 @@ use http::{StatusCode, header};
 use serde::Serialize;
 
 use super::query::NoParameters;
-use super::{State, json};
+use super::{State, json, openapi};
 use crate::config::{Listen, Transport};
 
 /// How often a client without a socket asks for changes, in milliseconds.
@@ -41,6 +41,17 @@ impl ClientConfig {
 }
 
 /// `GET /api/client-config`
+#[utoipa::path(
+    get,
+    path = "/api/client-config",
+    operation_id = "getClientConfig",
+    tag = "client",
+    summary = "What to know before connecting",
+    responses(
+        (status = 200, description = "The same for everyone", body = ref("#/components/schemas/ClientConfig")),
+        openapi::AnyRefusals,
+    ),
+)]
 pub(super) async fn client_config(
     extract::State(state): extract::State<Arc<State>>,
     _: NoParameters,

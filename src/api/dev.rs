@@ -14,7 +14,7 @@ use super::fields::Fields;
 use super::origin::{Origins, is_loopback};
 use super::problem::Problem;
 use super::query::NoParameters;
-use super::{State, json};
+use super::{State, json, openapi};
 use crate::auth;
 use crate::config::{self, Secret};
 use crate::notification::timestamp;
@@ -42,6 +42,19 @@ pub struct DevSignIn {
 }
 
 /// `POST /api/dev/token`
+#[utoipa::path(
+    post,
+    path = "/api/dev/token",
+    operation_id = "createDevToken",
+    tag = "client",
+    summary = "A token for any user: on this machine, in the embedded default",
+    request_body(content = ref("#/components/schemas/DevSignIn"), content_type = "application/json"),
+    responses(
+        (status = 200, description = "Good for 12 hours", body = ref("#/components/schemas/DevToken")),
+        openapi::BodyRefusals,
+        openapi::NotFound,
+    ),
+)]
 pub(super) async fn token(
     extract::State(state): extract::State<Arc<State>>,
     headers: HeaderMap,

@@ -19,11 +19,11 @@ const DATA: &str = "an object of at most 8 KiB written compactly, at most 8 cont
 const LINK: &str = "an https: URL or a path that begins with one /, at most 2048 characters";
 const EXPIRY: &str = "a time in the future, as in 2030-01-31T08:00:00Z (RFC 3339)";
 
-const MAX_TITLE: usize = 200;
+pub(super) const MAX_TITLE: usize = 200;
 pub(super) const MAX_MESSAGE: usize = 4096;
 const MAX_DATA_BYTES: usize = 8 * 1024;
 const MAX_DATA_DEPTH: usize = 8;
-const MAX_LINK: usize = 2048;
+pub(super) const MAX_LINK: usize = 2048;
 
 /// What the rules depend on.
 #[derive(Clone, Copy, Debug)]

@@ -13,16 +13,16 @@ use super::fields::Fields;
 use super::json::compact;
 use super::problem::Problem;
 use super::recipients::recipients;
-use super::{State, json};
+use super::{State, json, openapi};
 use crate::bus::Sent;
 use crate::event::{self, Event};
 use crate::publish::Recipients;
 
 const EVENT: &str = "at most 128 characters of ^[a-z][a-z0-9-]*(:[a-z0-9-]+)*$, and no name that Bellhop or Socket.IO uses";
-const MAX_EVENT: usize = 128;
+pub(super) const MAX_EVENT: usize = 128;
 
 /// Names that would be taken for ours, or by client libraries for their own.
-const RESERVED: [&str; 19] = [
+pub(super) const RESERVED: [&str; 19] = [
     event::NEW,
     event::UPDATED,
     event::DELETED,
@@ -45,6 +45,21 @@ const RESERVED: [&str; 19] = [
 ];
 
 /// `POST /api/emit`
+#[utoipa::path(
+    post,
+    path = "/api/emit",
+    operation_id = "emit",
+    tag = "publishing",
+    summary = "Emit an event of your own; nothing is stored",
+    security(("bearer" = []), ("apiKey" = [])),
+    request_body(content = ref("#/components/schemas/Emit"), content_type = "application/json"),
+    responses(
+        (status = 202, description = "Passed on; `local`: on this node only", body = ref("#/components/schemas/Emitted")),
+        openapi::PublisherRefusals,
+        openapi::BodyRefusals,
+        openapi::RateRefusal,
+    ),
+)]
 pub(super) async fn emit(
     extract::State(state): extract::State<Arc<State>>,
     publisher: Publisher,

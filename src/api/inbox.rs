@@ -14,7 +14,7 @@ use super::cursor::Cursor;
 use super::etag::revalidated;
 use super::problem::Problem;
 use super::query::{DEFAULT_LIMIT, Query};
-use super::{State, json as answer};
+use super::{State, json as answer, openapi};
 use crate::notification::{Notification, Reason};
 use crate::store::ListQuery;
 use crate::user::UserId;
@@ -22,6 +22,19 @@ use crate::user::UserId;
 type Shared = extract::State<Arc<State>>;
 
 /// `GET /api/notifications`: newest first, by pages.
+#[utoipa::path(
+    get,
+    path = "/api/notifications",
+    operation_id = "listNotifications",
+    tag = "inbox",
+    summary = "The notifications, newest first, by pages",
+    security(("bearer" = [])),
+    params(openapi::ListQuery),
+    responses(
+        (status = 200, description = "A page", body = ref("#/components/schemas/Page")),
+        openapi::UserRefusals,
+    ),
+)]
 pub(super) async fn list(
     extract::State(state): Shared,
     reader: Reader,
@@ -63,6 +76,20 @@ fn list_query(uri: &Uri, user: &UserId) -> Result<ListQuery, Problem> {
 }
 
 /// `GET /api/notifications/unread-count`
+#[utoipa::path(
+    get,
+    path = "/api/notifications/unread-count",
+    operation_id = "getUnreadCount",
+    tag = "inbox",
+    summary = "How many are unread",
+    security(("bearer" = [])),
+    params(openapi::IfNoneMatch),
+    responses(
+        (status = 200, description = "The count, and when it was so", body = ref("#/components/schemas/UnreadCount"), headers(("ETag" = String, description = "For `If-None-Match`."))),
+        (status = 304, description = "As the client has it", headers(("ETag" = String, description = "For `If-None-Match`."))),
+        openapi::UserRefusals,
+    ),
+)]
 pub(super) async fn unread_count(
     extract::State(state): Shared,
     reader: Reader,
@@ -76,6 +103,20 @@ pub(super) async fn unread_count(
 }
 
 /// `GET /api/notifications/{id}`
+#[utoipa::path(
+    get,
+    path = "/api/notifications/{id}",
+    operation_id = "getNotification",
+    tag = "inbox",
+    summary = "One notification",
+    security(("bearer" = [])),
+    params(openapi::NotificationId),
+    responses(
+        (status = 200, description = "The notification", body = ref("#/components/schemas/Notification")),
+        openapi::UserRefusals,
+        openapi::NotFound,
+    ),
+)]
 pub(super) async fn one(
     extract::State(state): Shared,
     reader: Reader,
@@ -88,6 +129,20 @@ pub(super) async fn one(
 }
 
 /// `PATCH /api/notifications/{id}/read`
+#[utoipa::path(
+    patch,
+    path = "/api/notifications/{id}/read",
+    operation_id = "markRead",
+    tag = "inbox",
+    summary = "Mark one as read; repeating it changes nothing",
+    security(("bearer" = [])),
+    params(openapi::NotificationId),
+    responses(
+        (status = 200, description = "The notification as it is now", body = ref("#/components/schemas/Notification")),
+        openapi::UserRefusals,
+        openapi::NotFound,
+    ),
+)]
 pub(super) async fn read(
     state: Shared,
     Actor(user): Actor,
@@ -97,6 +152,20 @@ pub(super) async fn read(
 }
 
 /// `PATCH /api/notifications/{id}/unread`
+#[utoipa::path(
+    patch,
+    path = "/api/notifications/{id}/unread",
+    operation_id = "markUnread",
+    tag = "inbox",
+    summary = "Mark one as unread; repeating it changes nothing",
+    security(("bearer" = [])),
+    params(openapi::NotificationId),
+    responses(
+        (status = 200, description = "The notification as it is now", body = ref("#/components/schemas/Notification")),
+        openapi::UserRefusals,
+        openapi::NotFound,
+    ),
+)]
 pub(super) async fn unread(
     state: Shared,
     Actor(user): Actor,
@@ -116,6 +185,18 @@ async fn set_read(
 }
 
 /// `POST /api/notifications/read-all`
+#[utoipa::path(
+    post,
+    path = "/api/notifications/read-all",
+    operation_id = "markAllRead",
+    tag = "inbox",
+    summary = "Mark all as read",
+    security(("bearer" = [])),
+    responses(
+        (status = 200, description = "What has changed", body = ref("#/components/schemas/ReadAll")),
+        openapi::UserRefusals,
+    ),
+)]
 pub(super) async fn read_all(
     extract::State(state): Shared,
     Actor(user): Actor,
@@ -128,6 +209,20 @@ pub(super) async fn read_all(
 }
 
 /// `POST /api/notifications/{id}/click`
+#[utoipa::path(
+    post,
+    path = "/api/notifications/{id}/click",
+    operation_id = "clickNotification",
+    tag = "inbox",
+    summary = "Mark one as clicked and read; repeating it changes nothing",
+    security(("bearer" = [])),
+    params(openapi::NotificationId),
+    responses(
+        (status = 200, description = "The notification as it is now", body = ref("#/components/schemas/Notification")),
+        openapi::UserRefusals,
+        openapi::NotFound,
+    ),
+)]
 pub(super) async fn click(
     extract::State(state): Shared,
     Actor(user): Actor,
@@ -138,6 +233,20 @@ pub(super) async fn click(
 }
 
 /// `DELETE /api/notifications/{id}`
+#[utoipa::path(
+    delete,
+    path = "/api/notifications/{id}",
+    operation_id = "deleteNotification",
+    tag = "inbox",
+    summary = "Delete one; repeating it changes nothing",
+    security(("bearer" = [])),
+    params(openapi::NotificationId),
+    responses(
+        (status = 204, description = "Deleted"),
+        openapi::UserRefusals,
+        openapi::NotFound,
+    ),
+)]
 pub(super) async fn delete(
     extract::State(state): Shared,
     Actor(user): Actor,
@@ -148,6 +257,18 @@ pub(super) async fn delete(
 }
 
 /// `DELETE /api/notifications`
+#[utoipa::path(
+    delete,
+    path = "/api/notifications",
+    operation_id = "clearNotifications",
+    tag = "inbox",
+    summary = "Delete all",
+    security(("bearer" = [])),
+    responses(
+        (status = 200, description = "What has changed", body = ref("#/components/schemas/Cleared")),
+        openapi::UserRefusals,
+    ),
+)]
 pub(super) async fn clear(
     extract::State(state): Shared,
     Actor(user): Actor,

@@ -8,6 +8,7 @@ mod changes;
 mod client_config;
 mod cursor;
 mod dev;
+mod docs;
 mod draft;
 mod edit;
 mod emit;
@@ -19,6 +20,7 @@ mod json;
 mod layers;
 mod limits;
 pub(crate) mod old;
+mod openapi;
 mod origin;
 mod problem;
 mod publish;
@@ -30,13 +32,13 @@ mod users;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, patch, post};
 use chrono::Utc;
 use http::{StatusCode, header};
 use serde::Serialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::auth::{ApiKeys, Verifier};
 use crate::inbox::Inbox;
@@ -111,45 +113,46 @@ impl Default for Options {
 }
 
 /// All routes under `/api`, and the answer to paths that do not exist.
-pub fn router(state: State) -> Router {
+pub fn router(state: State) -> axum::Router {
     let state = Arc::new(state);
-    let mut routes = Router::new()
-        .route(
-            "/api/notifications",
-            post(publish::create).get(inbox::list).delete(inbox::clear),
-        )
-        .route("/api/notifications/batch", post(batch::create))
-        .route("/api/notifications/test", post(publish::test))
-        .route("/api/notifications/unread-count", get(inbox::unread_count))
-        .route("/api/notifications/changes", get(changes::changes))
-        .route("/api/notifications/read-all", post(inbox::read_all))
-        .route(
-            "/api/notifications/{id}",
-            get(inbox::one).delete(inbox::delete),
-        )
-        .route("/api/notifications/{id}/read", patch(inbox::read))
-        .route("/api/notifications/{id}/unread", patch(inbox::unread))
-        .route("/api/notifications/{id}/click", post(inbox::click))
-        .route(
-            "/api/users/{userId}",
-            get(users::inspect).delete(users::erase),
-        )
-        .route(
-            "/api/users/{userId}/notifications/{id}",
-            get(users::one).patch(users::edit).delete(users::withdraw),
-        )
-        .route("/api/users/{userId}/refresh", post(users::refresh))
-        .route("/api/users/{userId}/disconnect", post(users::disconnect))
-        .route("/api/users/{userId}/presence", get(users::presence))
-        .route("/api/client-config", get(client_config::client_config))
-        .route("/api/emit", post(emit::emit));
-    if state.dev.is_some() {
-        routes = routes.route("/api/dev/token", post(dev::token));
+    let is_embedded = state.dev.is_some();
+    let (mut routes, described) = described(is_embedded).split_for_parts();
+    if is_embedded {
+        routes = routes.merge(docs::page());
     }
+    let document = openapi::Document::of(&described, state.options.allow_http_urls);
+    let routes = routes.layer(axum::Extension(document));
     // The layers come last: they are around every route that is there by then.
     let (origins, metrics) = (state.origins.clone(), Arc::clone(&state.metrics));
     let options = state.options;
     layers::around(routes.with_state(state), origins, metrics, options)
+}
+
+/// The routes, each with its description: a handler's path and method stand at the handler.
+fn described(is_embedded: bool) -> OpenApiRouter<Arc<State>> {
+    let routes = OpenApiRouter::with_openapi(openapi::begin())
+        .routes(routes!(publish::create, inbox::list, inbox::clear))
+        .routes(routes!(batch::create))
+        .routes(routes!(publish::test))
+        .routes(routes!(inbox::unread_count))
+        .routes(routes!(changes::changes))
+        .routes(routes!(inbox::read_all))
+        .routes(routes!(inbox::one, inbox::delete))
+        .routes(routes!(inbox::read))
+        .routes(routes!(inbox::unread))
+        .routes(routes!(inbox::click))
+        .routes(routes!(users::inspect, users::erase))
+        .routes(routes!(users::one, users::edit, users::withdraw))
+        .routes(routes!(users::refresh))
+        .routes(routes!(users::disconnect))
+        .routes(routes!(users::presence))
+        .routes(routes!(client_config::client_config))
+        .routes(routes!(emit::emit))
+        .routes(routes!(openapi::read));
+    if is_embedded {
+        return routes.routes(routes!(dev::token));
+    }
+    routes
 }
 
 /// An answer with a JSON body. What we answer with always has a JSON form.

@@ -14,7 +14,7 @@ use super::body::{Large, Small};
 use super::caller::{Actor, Publisher};
 use super::draft::{Publication, test_draft};
 use super::problem::Problem;
-use super::{State, json};
+use super::{State, json, openapi};
 use crate::bus::Sent;
 use crate::notification::Notification;
 use crate::publish::Published;
@@ -22,9 +22,26 @@ use crate::store::IdempotencyKey;
 use crate::user::UserId;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
-const MAX_KEY: usize = 255;
+pub(super) const MAX_KEY: usize = 255;
 
 /// `POST /api/notifications`
+#[utoipa::path(
+    post,
+    path = "/api/notifications",
+    operation_id = "createNotification",
+    tag = "publishing",
+    summary = "Notify one user, or many",
+    description = "At most 32 KiB, or 256 KiB with `userIds`.",
+    security(("bearer" = []), ("apiKey" = [])),
+    params(openapi::IdempotencyKey),
+    request_body(content = ref("#/components/schemas/NewNotification"), content_type = "application/json"),
+    responses(
+        (status = 201, description = "Committed", body = ref("#/components/schemas/Created"), headers(("Idempotent-Replayed" = String, description = "`true`: this is the answer to the first request with this key."))),
+        openapi::PublisherRefusals,
+        openapi::BodyRefusals,
+        openapi::RateRefusal,
+    ),
+)]
 pub(super) async fn create(
     extract::State(state): extract::State<Arc<State>>,
     publisher: Publisher,
@@ -45,6 +62,21 @@ pub(super) async fn create(
 }
 
 /// `POST /api/notifications/test`
+#[utoipa::path(
+    post,
+    path = "/api/notifications/test",
+    operation_id = "createTestNotification",
+    tag = "inbox",
+    summary = "Notify oneself, to try it out",
+    security(("bearer" = [])),
+    request_body(content = ref("#/components/schemas/TestNotification"), content_type = "application/json"),
+    responses(
+        (status = 201, description = "Committed", body = ref("#/components/schemas/CreatedOne")),
+        openapi::UserRefusals,
+        openapi::BodyRefusals,
+        openapi::RateRefusal,
+    ),
+)]
 pub(super) async fn test(
     extract::State(state): extract::State<Arc<State>>,
     Actor(user): Actor,

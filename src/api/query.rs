@@ -9,7 +9,7 @@ use super::problem::{FieldError, Problem};
 use crate::notification::Kind;
 
 pub(super) const DEFAULT_LIMIT: u32 = 50;
-const MAX_LIMIT: u32 = 200;
+pub(super) const MAX_LIMIT: u32 = 200;
 
 /// The largest seq that a database can hold.
 pub(super) const MAX_SEQ: u64 = i64::MAX.unsigned_abs();

@@ -9,7 +9,7 @@ use crate::user::UserId;
 const ONE_FORM: &str = "exactly one of userId and userIds";
 const ONE_FORM_OR_ALL: &str = "exactly one of userId, userIds and broadcast";
 const USER_IDS: &str = "1 to 1000 user ids, each once";
-const MAX_USERS: usize = 1_000;
+pub(super) const MAX_USERS: usize = 1_000;
 
 /// Reads `userId`, `userIds` and, where `broadcast` says so, `broadcast`; exactly one of them is to be there.
 pub(super) fn recipients(fields: &mut Fields<'_>, broadcast: bool) -> Recipients {

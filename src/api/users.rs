@@ -14,7 +14,7 @@ use super::edit;
 use super::problem::Problem;
 use super::publish::delivery;
 use super::query::Query;
-use super::{State, json as answer};
+use super::{State, json as answer, openapi};
 use crate::notification::{Reason, timestamp};
 use crate::store::{InspectedRow, Inspection, ValidAfter};
 use crate::user::UserId;
@@ -22,9 +22,23 @@ use crate::user::UserId;
 type Shared = extract::State<Arc<State>>;
 
 /// Changes that an inspection shows, unless it says how many.
-const LAST_CHANGES: u32 = 20;
+pub(super) const LAST_CHANGES: u32 = 20;
 
 /// `GET /api/users/{userId}/notifications/{id}`: whether it was read and clicked.
+#[utoipa::path(
+    get,
+    path = "/api/users/{userId}/notifications/{id}",
+    operation_id = "getUserNotification",
+    tag = "publishing",
+    summary = "Whether it was read and clicked",
+    security(("bearer" = []), ("apiKey" = [])),
+    params(openapi::Addressed, openapi::NotificationId),
+    responses(
+        (status = 200, description = "The notification", body = ref("#/components/schemas/Notification")),
+        openapi::PublisherRefusals,
+        openapi::NotFound,
+    ),
+)]
 pub(super) async fn one(
     extract::State(state): Shared,
     _: Publisher,
@@ -37,6 +51,23 @@ pub(super) async fn one(
 }
 
 /// `PATCH /api/users/{userId}/notifications/{id}`: the notification as it is now.
+#[utoipa::path(
+    patch,
+    path = "/api/users/{userId}/notifications/{id}",
+    operation_id = "editNotification",
+    tag = "publishing",
+    summary = "Change what it says; repeating it changes nothing",
+    description = "A member that is left out stays as it is; `null` takes away what may be absent.",
+    security(("bearer" = []), ("apiKey" = [])),
+    params(openapi::Addressed, openapi::NotificationId),
+    request_body(content = ref("#/components/schemas/Edit"), content_type = "application/json"),
+    responses(
+        (status = 200, description = "The notification as it is now", body = ref("#/components/schemas/Notification")),
+        openapi::PublisherRefusals,
+        openapi::BodyRefusals,
+        openapi::NotFound,
+    ),
+)]
 pub(super) async fn edit(
     extract::State(state): Shared,
     _: Publisher,
@@ -50,6 +81,20 @@ pub(super) async fn edit(
 }
 
 /// `DELETE /api/users/{userId}/notifications/{id}`
+#[utoipa::path(
+    delete,
+    path = "/api/users/{userId}/notifications/{id}",
+    operation_id = "withdrawNotification",
+    tag = "publishing",
+    summary = "Take it back; repeating it changes nothing",
+    security(("bearer" = []), ("apiKey" = [])),
+    params(openapi::Addressed, openapi::NotificationId),
+    responses(
+        (status = 204, description = "Withdrawn"),
+        openapi::PublisherRefusals,
+        openapi::NotFound,
+    ),
+)]
 pub(super) async fn withdraw(
     extract::State(state): Shared,
     _: Publisher,
@@ -61,6 +106,19 @@ pub(super) async fn withdraw(
 }
 
 /// `DELETE /api/users/{userId}`: erases the inbox, also that of a user who never had one.
+#[utoipa::path(
+    delete,
+    path = "/api/users/{userId}",
+    operation_id = "eraseUser",
+    tag = "users",
+    summary = "Erase all notifications of a user, and what idempotency remembers of them",
+    security(("bearer" = []), ("apiKey" = [])),
+    params(openapi::Addressed),
+    responses(
+        (status = 204, description = "Erased; also of a user who never had one"),
+        openapi::PublisherRefusals,
+    ),
+)]
 pub(super) async fn erase(
     extract::State(state): Shared,
     _: Publisher,
@@ -71,6 +129,19 @@ pub(super) async fn erase(
 }
 
 /// `POST /api/users/{userId}/refresh`
+#[utoipa::path(
+    post,
+    path = "/api/users/{userId}/refresh",
+    operation_id = "refreshUser",
+    tag = "users",
+    summary = "Tell a user's devices to fetch again",
+    security(("bearer" = []), ("apiKey" = [])),
+    params(openapi::Addressed),
+    responses(
+        (status = 202, description = "Passed on; nothing is promised", body = ref("#/components/schemas/Passed")),
+        openapi::PublisherRefusals,
+    ),
+)]
 pub(super) async fn refresh(
     extract::State(state): Shared,
     _: Publisher,
@@ -82,6 +153,19 @@ pub(super) async fn refresh(
 }
 
 /// `POST /api/users/{userId}/disconnect`: closes the sockets, and revokes the tokens that were issued until now.
+#[utoipa::path(
+    post,
+    path = "/api/users/{userId}/disconnect",
+    operation_id = "disconnectUser",
+    tag = "users",
+    summary = "Close a user's sockets, and refuse the tokens that were issued before now",
+    security(("bearer" = []), ("apiKey" = [])),
+    params(openapi::Addressed),
+    responses(
+        (status = 202, description = "Tokens are refused; `deferred`: other nodes close sockets as soon as they hear of it", body = ref("#/components/schemas/Passed")),
+        openapi::PublisherRefusals,
+    ),
+)]
 pub(super) async fn disconnect(
     extract::State(state): Shared,
     _: Publisher,
@@ -94,6 +178,19 @@ pub(super) async fn disconnect(
 }
 
 /// `GET /api/users/{userId}/presence`
+#[utoipa::path(
+    get,
+    path = "/api/users/{userId}/presence",
+    operation_id = "getPresence",
+    tag = "users",
+    summary = "Whether a user is connected",
+    security(("bearer" = []), ("apiKey" = [])),
+    params(openapi::Addressed),
+    responses(
+        (status = 200, description = "At this moment", body = ref("#/components/schemas/Presence")),
+        openapi::PublisherRefusals,
+    ),
+)]
 pub(super) async fn presence(
     extract::State(state): Shared,
     _: Publisher,
@@ -124,6 +221,19 @@ struct Inspected<'a> {
 }
 
 /// `GET /api/users/{userId}`
+#[utoipa::path(
+    get,
+    path = "/api/users/{userId}",
+    operation_id = "inspectUser",
+    tag = "users",
+    summary = "An inbox as support looks at it, without what was written in it",
+    security(("bearer" = []), ("apiKey" = [])),
+    params(openapi::Addressed, openapi::InspectQuery),
+    responses(
+        (status = 200, description = "Its counters, and its last changes", body = ref("#/components/schemas/Inspection")),
+        openapi::PublisherRefusals,
+    ),
+)]
 pub(super) async fn inspect(
     extract::State(state): Shared,
     _: Publisher,

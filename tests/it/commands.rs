@@ -124,7 +124,8 @@ pub fn addresses() -> [String; 2] {
     listeners.map(|listener| listener.local_addr().unwrap().to_string())
 }
 
-fn serve(folder: &Path, [listen, admin]: &[String; 2]) -> Running {
+/// A node in `folder` with nothing set but where it listens.
+pub fn serve(folder: &Path, [listen, admin]: &[String; 2]) -> Running {
     let node = Running::start(bellhop(
         folder,
         &["serve", "--listen", listen, "--admin-listen", admin],

@@ -41,6 +41,8 @@ mod keys;
 
 mod limits;
 
+mod openapi;
+
 mod polling;
 
 mod logs;
