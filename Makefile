@@ -1,10 +1,10 @@
 # What people run and what CI runs are the same commands; `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run cluster test check bench
+.PHONY: help run cluster test check fuzz-api bench
 
 help: ## this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/make \1@\2/p' Makefile | while IFS=@ read -r name what; do printf '%-14s %s\n' "$$name" "$$what"; done
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1@\2/p' Makefile | while IFS=@ read -r name what; do printf '%-14s %s\n' "$$name" "$$what"; done
 
 run: ## start Bellhop alone: SQLite in a file, no Redis, nothing to set (ARGS="…" is passed on)
 	@scripts/install.sh build
@@ -21,6 +21,9 @@ test: ## everything: the Rust suites and the official clients, on real Redis and
 check: ## format, layers, lints, documentation, licences
 	@scripts/install.sh build
 	@.ci/check.sh
+
+fuzz-api: ## requests made up from the description of the API, 10 000 and more; SEED repeats a run
+	@scripts/schemathesis.sh
 
 bench: ## two release nodes under load (REPS, USERS, SECS and STEPS may be set); figures go to bench-results/
 	@scripts/install.sh build services

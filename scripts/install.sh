@@ -1,9 +1,9 @@
 #!/bin/sh
-# Installs what a purpose needs and the machine lacks, Debian packages and libraries of clients: install.sh build | services | balancer | clients …
+# Installs what a purpose needs and the machine lacks, Debian packages and libraries of clients: install.sh build | services | balancer | clients | schemathesis …
 set -eu
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
-missing= clients=
+missing= clients= schemathesis=
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
@@ -36,6 +36,10 @@ for purpose in "$@"; do
         need mvn maven
         python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
         clients=yes ;;
+    schemathesis)
+        need curl curl
+        python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
+        schemathesis=yes ;;
     *)
         echo "install.sh: no purpose named $purpose" >&2; exit 2 ;;
     esac
@@ -59,6 +63,16 @@ install_packages() {
 }
 apt() { quietly $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 "$@"; }
 
+fetch_python() { # fetch_python <from> <into> <what>: what the requirements of one folder pin, into the venv of another
+    mkdir -p "$2"
+    cmp -s "$1/requirements.txt" "$2/venv/requirements.txt" || {
+        echo "fetching $3 …" >&2
+        quietly python3 -m venv --clear "$2/venv"
+        quietly "$2/venv/bin/pip" install --disable-pip-version-check --only-binary :all: -r "$1/requirements.txt"
+        cp "$1/requirements.txt" "$2/venv/"
+    }
+}
+
 # Each is fetched once, and again when the file that pins it has changed; what is tried is then there without a network.
 fetch_clients() {
     into=$PWD/target/clients
@@ -68,12 +82,7 @@ fetch_clients() {
         echo "fetching the JavaScript client …" >&2
         quietly npm --prefix "$from" ci --no-audit --no-fund
     }
-    cmp -s "$from/requirements.txt" "$into/venv/requirements.txt" || {
-        echo "fetching the Python client …" >&2
-        quietly python3 -m venv --clear "$into/venv"
-        quietly "$into/venv/bin/pip" install --disable-pip-version-check --only-binary :all: -r "$from/requirements.txt"
-        cp "$from/requirements.txt" "$into/venv/"
-    }
+    fetch_python "$from" "$into" "the Python client"
     cmp -s "$from/pom.xml" "$into/java/pom.xml" || {
         echo "fetching the Java client …" >&2
         rm -rf "$into/java"
@@ -84,3 +93,4 @@ fetch_clients() {
 
 [ -z "$missing" ] || install_packages
 [ -z "$clients" ] || fetch_clients
+[ -z "$schemathesis" ] || fetch_python "$PWD/tests/schemathesis" "$PWD/target/schemathesis" Schemathesis

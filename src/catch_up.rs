@@ -1,8 +1,9 @@
 //! What a socket missed: read from the store, in one snapshot, and handed to its cursor.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::auth::Lifetime;
@@ -32,8 +33,21 @@ const SPREAD: Duration = Duration::from_secs(10);
 /// How long a socket that connects waits for the store to say that its token is not revoked.
 const ADMISSION: Duration = Duration::from_secs(1);
 
+/// How often the log says at most that reads fail: each of thousands of sockets that wait for the store tries again
+/// every few seconds.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
 /// Pause before a read that failed is tried again, the first time; it doubles up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// What the store says of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    Proven,
+    Revoked,
+    /// Nothing: it is away, or late.
+    Unknown,
+}
 
 /// Does for each socket what its cursor asks for. Cloning shares the limits.
 #[derive(Clone, Debug)]
@@ -44,6 +58,8 @@ pub struct CatchUp {
     epoch: Arc<str>,
     replay_limit: u32,
     reads: Arc<Semaphore>,
+    /// When the log was last told that the store does not answer.
+    told: Arc<Mutex<Option<Instant>>>,
 }
 
 impl CatchUp {
@@ -63,6 +79,7 @@ impl CatchUp {
             epoch,
             replay_limit,
             reads,
+            told: Arc::default(),
         }
     }
 
@@ -80,21 +97,23 @@ impl CatchUp {
         });
     }
 
-    /// Whether the user's tokens of this age are revoked: asked before a socket is let in.
+    /// Whether the user's tokens of this age are revoked: asked before a socket is let in, or stays with a new one.
     ///
-    /// A store that does not answer in time lets it in: the first read decides then, before anything is sent.
-    pub async fn is_revoked(&self, user: &UserId, lifetime: Lifetime) -> bool {
+    /// A store that does not answer in time lets it in: the next read decides then.
+    pub async fn trust(&self, user: &UserId, lifetime: Lifetime) -> Trust {
         let asked = async {
             // Closed never: the semaphore lives as long as this.
             let _turn = self.reads.acquire().await;
             self.store.standing(user).await
         };
         match tokio::time::timeout(ADMISSION, asked).await {
-            Ok(Ok(standing)) => standing
-                .valid_after
-                .is_some_and(|valid_after| lifetime.is_revoked(valid_after)),
-            Ok(Err(_away)) => false,
-            Err(_late) => false,
+            Ok(Ok(store::Standing {
+                valid_after: Some(valid_after),
+                ..
+            })) if lifetime.is_revoked(valid_after) => Trust::Revoked,
+            Ok(Ok(_)) => Trust::Proven,
+            Ok(Err(_away)) => Trust::Unknown,
+            Err(_late) => Trust::Unknown,
         }
     }
 
@@ -175,7 +194,7 @@ impl CatchUp {
 
     /// A revocation that the bus lost: the client comes back, and is then told.
     fn dismiss_if_revoked(&self, seat: &Seat, valid_after: store::ValidAfter) {
-        if valid_after.is_some_and(|valid_after| seat.is_revoked(valid_after)) {
+        if seat.prove(valid_after) {
             seat.close(Closed::Kicked);
         }
     }
@@ -261,6 +280,13 @@ impl CatchUp {
 
     fn report(&self, error: &StoreError, pause: Duration) {
         self.metrics.store_errors.of(error.into()).increment(1);
+        let now = Instant::now();
+        let mut told = self.told.lock();
+        if told.is_some_and(|told| now.duration_since(told) < TELL_EVERY) {
+            return;
+        }
+        *told = Some(now);
+        drop(told);
         tracing::warn!(error = error as &dyn std::error::Error, retry_in = ?pause, "cannot read what a socket missed");
     }
 }

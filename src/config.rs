@@ -196,7 +196,8 @@ pub struct Auth {
         env = "BELLHOP_API_KEYS",
         hide_env_values = true,
         value_delimiter = ',',
-        value_name = "KEYS"
+        value_name = "KEYS",
+        value_parser = api_key::Parser
     )]
     pub api_keys: Vec<ApiKey>,
 }

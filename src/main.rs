@@ -11,9 +11,19 @@ fn main() -> ExitCode {
     if let Err(error) = dotenv
         && !error.not_found()
     {
-        command::complain(&format!(".env: {error}"));
+        command::complain(&format!(".env: {}", unreadable(&error)));
         return ExitCode::from(command::USAGE);
     }
     let program = std::env::args().next();
     command::run(arguments, program.as_deref().unwrap_or("bellhop"))
+}
+
+/// Why `.env` cannot be read, without the line that cannot: it may hold a secret.
+fn unreadable(error: &dotenvy::Error) -> String {
+    match error {
+        dotenvy::Error::LineParse(..) => {
+            "a line of it is not NAME=value; a value with spaces or # needs quotes".to_owned()
+        }
+        dotenvy::Error::Io(_) | dotenvy::Error::EnvVar(_) | _ => error.to_string(),
+    }
 }

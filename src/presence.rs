@@ -29,7 +29,7 @@ impl Presence {
     pub async fn of(&self, user: &UserId) -> Sockets {
         let Elsewhere { sockets, complete } = self.bus.sockets_elsewhere(user).await;
         Sockets {
-            count: sockets + self.hub.sockets_of(user),
+            count: sockets.saturating_add(self.hub.sockets_of(user)),
             complete,
         }
     }

@@ -10,7 +10,7 @@ use crate::bus::Sent;
 use crate::event::Event;
 use crate::metrics::{Emitted, Metrics};
 use crate::notification::{Change, Draft, Notification, What};
-use crate::store::{Address, Batch, CreatedItem, IdempotencyKey, Store, StoreError};
+use crate::store::{Address, Batch, Created, CreatedItem, IdempotencyKey, Store, StoreError};
 use crate::tasks::Tasks;
 use crate::user::UserId;
 
@@ -67,19 +67,23 @@ impl Publisher {
         key: Option<IdempotencyKey>,
     ) -> Result<Published, PublishError> {
         let publisher = self.clone();
-        let address = |(user, draft)| Address {
-            user,
-            id: Uuid::now_v7(),
-            draft,
-        };
-        let batch = Batch {
-            drafts: drafts.into_iter().map(Arc::new).collect(),
-            to: to.into_iter().map(address).collect(),
-        };
+        let batch = batch(drafts, to);
         let work = self
             .tasks
             .spawn(async move { publisher.remember_and_tell(&batch, key.as_ref()).await });
         Ok(work.await.map_err(PublishError::Interrupted)??)
+    }
+
+    /// Answers as the first request with this key was, if the key is known. Nothing is written.
+    pub async fn replay(
+        &self,
+        drafts: Vec<Draft>,
+        to: Vec<(UserId, usize)>,
+        key: &IdempotencyKey,
+    ) -> Result<Option<Published>, PublishError> {
+        let batch = batch(drafts, to);
+        let created = self.store.first_answer(&batch, key).await?;
+        Ok(created.map(|created| self.tell(&batch, created)))
     }
 
     async fn remember_and_tell(
@@ -88,7 +92,10 @@ impl Publisher {
         key: Option<&IdempotencyKey>,
     ) -> Result<Published, StoreError> {
         let created = self.store.create(batch, key).await?;
+        Ok(self.tell(batch, created))
+    }
 
+    fn tell(&self, batch: &Batch, created: Created) -> Published {
         let mut published = Published {
             notifications: Vec::with_capacity(created.items.len()),
             delivery: Sent::Live,
@@ -98,21 +105,19 @@ impl Publisher {
             let draft = &batch.drafts[item.draft];
             let unread = item.unread;
             let notification = created_notification(draft, item);
-            if created.replayed {
+            let sent = if created.replayed {
                 // The node that wrote it may have died before it could tell anybody.
-                self.announcer
-                    .reached(notification.user_id.clone(), notification.seq);
+                let user = notification.user_id.clone();
+                self.announcer.reached(user, notification.seq)
             } else {
-                self.metrics
-                    .created
-                    .of(notification.priority.into())
-                    .increment(1);
-                let sent = self.announce_new(&notification, unread);
-                published.delivery = published.delivery.and(sent);
-            }
+                let created = self.metrics.created.of(notification.priority.into());
+                created.increment(1);
+                self.announce_new(&notification, unread)
+            };
+            published.delivery = published.delivery.and(sent);
             published.notifications.push(notification);
         }
-        Ok(published)
+        published
     }
 
     fn announce_new(&self, notification: &Notification, unread: u64) -> Sent {
@@ -149,6 +154,18 @@ impl Publisher {
 pub enum Recipients {
     Users(Vec<UserId>),
     Everyone,
+}
+
+fn batch(drafts: Vec<Draft>, to: Vec<(UserId, usize)>) -> Batch {
+    let address = |(user, draft)| Address {
+        user,
+        id: Uuid::now_v7(),
+        draft,
+    };
+    Batch {
+        drafts: drafts.into_iter().map(Arc::new).collect(),
+        to: to.into_iter().map(address).collect(),
+    }
 }
 
 fn created_notification(draft: &Draft, item: CreatedItem) -> Notification {

@@ -15,8 +15,10 @@ use crate::user::UserId;
 /// How often what was gathered is noted.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Users that one statement is about.
+/// Users that one statement is about, and notifications that it notes, more or less: so long it holds their
+/// inboxes. Many devices that come back together have much to confirm.
 const AT_ONCE: usize = 500;
+const NOTED_AT_ONCE: u64 = 10_000;
 
 /// Users whose receipts wait while the store is away; those of others are dropped. A receipt promises
 /// nothing: it tells support and dashboards what arrived.
@@ -65,7 +67,7 @@ impl Receipts {
     async fn note(&self, store: &Store, metrics: &Metrics) {
         let mut rest = self.take();
         while !rest.is_empty() {
-            let some = rest.split_off(rest.len().saturating_sub(AT_ONCE));
+            let some = rest.split_off(rest.len() - at_once(&rest));
             let (held, failed) = match store.confirm(&some).await {
                 Ok(held) => (held, false),
                 Err(error) => {
@@ -92,6 +94,17 @@ impl Receipts {
             self.add(&user, above, seq);
         }
     }
+}
+
+/// How many of them, from the end, one statement takes: one at least.
+fn at_once(confirmations: &[Confirmation]) -> usize {
+    let noted = |said: &Confirmation| said.seq.saturating_sub(said.above);
+    let last = confirmations.iter().rev().take(AT_ONCE);
+    let sums = last.scan(0_u64, |sum, said| {
+        *sum = sum.saturating_add(noted(said));
+        Some(*sum)
+    });
+    sums.take_while(|sum| *sum <= NOTED_AT_ONCE).count().max(1)
 }
 
 #[cfg(test)]
@@ -127,5 +140,18 @@ mod tests {
             );
         }
         assert_eq!(receipts.take().len(), WAITING);
+    }
+
+    #[test]
+    fn one_statement_takes_few_users_or_users_with_little() {
+        let said = |above, seq| Confirmation {
+            user: UserId::try_from("42").unwrap(),
+            above,
+            seq,
+        };
+        assert_eq!(at_once(&vec![said(7, 8); 3]), 3);
+        assert_eq!(at_once(&vec![said(7, 8); AT_ONCE + 1]), AT_ONCE);
+        assert_eq!(at_once(&vec![said(0, 500); 100]), 20);
+        assert_eq!(at_once(&[said(7, 8), said(0, u64::MAX)]), 1);
     }
 }

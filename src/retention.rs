@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::Backoff;
 use crate::inbox::{Inbox, InboxError};
 use crate::metrics::Metrics;
 use crate::store::{Retention, Store, StoreError};
@@ -20,11 +21,11 @@ const AT_ONCE: u32 = 200;
 /// Users, and keys, that one look at what is too old covers.
 const PAGE: u32 = 200;
 
-/// Pause between two pages: a million users are looked at in less than two hours, for about a hundred
-/// microseconds of database a second and page.
+/// Pause between two pages, and after a first failure: a million users are looked at in less than two hours,
+/// if they have not much. What a page reads at most is bounded by the store.
 const PAGE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Pause after all of them, and after a failure.
+/// Pause after all of them, and after several failures.
 const ROUND_PAUSE: Duration = Duration::from_secs(10);
 
 /// Does what is due by the clock. Any number of nodes may do so beside each other: the store gives each
@@ -58,18 +59,18 @@ impl Keeper {
                 _ = period.tick() => {}
                 () = stop.cancelled() => return,
             }
-            let outcome = self.expire_what_is_due(&stop).await;
+            let outcome = tokio::select! {
+                outcome = self.expire_what_is_due() => outcome,
+                () = stop.cancelled() => return,
+            };
             away = self.report(outcome, away, "cannot end what has expired");
         }
     }
 
-    /// More than fits into one transaction is ended in several.
-    async fn expire_what_is_due(&self, stop: &CancellationToken) -> Result<(), InboxError> {
-        while !stop.is_cancelled() {
-            if self.inbox.expire(AT_ONCE).await? < AT_ONCE as usize {
-                break;
-            }
-        }
+    /// Until a look finds nothing to end. Fewer than were asked for are no sign of that: another node may
+    /// just have taken the rest of those, or hold the user of one of them, while more are due.
+    async fn expire_what_is_due(&self) -> Result<(), InboxError> {
+        while self.inbox.expire(AT_ONCE).await? > 0 {}
         Ok(())
     }
 
@@ -78,17 +79,26 @@ impl Keeper {
     /// No index serves it, so that publishing pays for none: each page is a range of the primary key.
     pub async fn forget(self, stop: CancellationToken) {
         let (mut users, mut keys) = (Place::Start, Place::Start);
+        let mut after_failures = Backoff::new(PAGE_PAUSE, ROUND_PAUSE);
         let mut away = false;
         loop {
-            let outcome = self.forget_one_page(&mut users, &mut keys, &stop).await;
+            let outcome = tokio::select! {
+                outcome = self.forget_one_page(&mut users, &mut keys) => outcome,
+                () = stop.cancelled() => return,
+            };
             let failed = outcome.is_err();
             away = self.report(outcome, away, "cannot forget what is too old");
             let at_the_end = matches!((&users, &keys), (Place::Start, Place::Start));
-            let pause = if failed || at_the_end {
+            let pause = if failed {
+                after_failures.pause()
+            } else if at_the_end {
                 ROUND_PAUSE.mul_f64(rand::random_range(0.8..1.2))
             } else {
                 PAGE_PAUSE
             };
+            if !failed {
+                after_failures.reset();
+            }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => return,
@@ -96,20 +106,34 @@ impl Keeper {
         }
     }
 
+    /// Of users and of keys alike, whatever becomes of the others; of two failures one is told.
     async fn forget_one_page(
         &self,
         users: &mut Place<UserId>,
         keys: &mut Place<(String, String)>,
-        stop: &CancellationToken,
     ) -> Result<(), InboxError> {
-        let page = self.store.users(users.after(), PAGE, self.retention);
-        let page = page.await?;
-        for user in &page.due {
-            while !stop.is_cancelled() && self.inbox.retain(user, self.retention).await? {}
-        }
-        *users = page.next.into();
+        let of_users = self.retain_one_page(users).await;
         let next = self.store.forget_keys(keys.after().cloned(), PAGE).await?;
         *keys = next.into();
+        of_users
+    }
+
+    /// The walk goes on behind a user whose turn failed, who has another one in the next round: else one
+    /// inbox that cannot be worked on would end retention for all that come after it.
+    async fn retain_one_page(&self, users: &mut Place<UserId>) -> Result<(), InboxError> {
+        let page = self.store.users(users.after(), PAGE, self.retention);
+        let page = page.await?;
+        for user in page.due {
+            let retained = self.retain(&user).await;
+            *users = Place::After(user);
+            retained?;
+        }
+        *users = page.next.into();
+        Ok(())
+    }
+
+    async fn retain(&self, user: &UserId) -> Result<(), InboxError> {
+        while self.inbox.retain(user, self.retention).await? {}
         Ok(())
     }
 

@@ -1,29 +1,30 @@
 //! One socket's life: authenticate → enter the hub → subscribe → catch up → live → gone.
 
+mod acts;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use socketioxide::adapter::LocalAdapter;
 use socketioxide::extract::{AckSender, Event as EventName, SocketRef, TryData};
 use socketioxide::handler::ConnectHandler;
 use socketioxide::layer::SocketIoLayer;
 use socketioxide::socket::DisconnectReason;
 use socketioxide::{ParserConfig, SocketIo, SocketIoBuilder, TransportType};
-use uuid::Uuid;
 
 use crate::auth::{self, Identity, Refusal, Verifier};
 use crate::bus::{Bus, Subscription};
-use crate::catch_up::CatchUp;
+use crate::catch_up::{CatchUp, Trust};
 use crate::config::{EventLimit, Listen, Sockets, Transport};
 use crate::hub::cursor::Step;
 use crate::hub::{Hub, Resume, Seat};
-use crate::inbox::{Inbox, InboxError};
+use crate::inbox::Inbox;
 use crate::metrics::{Closed, Metrics, Rejected, Repair};
-use crate::notification::Reason;
 use crate::rate::{Bucket, Taken};
 use crate::receipts::Receipts;
-use crate::store::Bulk;
+
+use self::acts::{Denied, RECEIVED};
 
 /// How long a socket waits for its subscription to be confirmed. After that it goes live without, and
 /// is compared with the store again when the confirmation comes.
@@ -40,8 +41,7 @@ pub const NEWCOMERS: EventLimit = EventLimit {
 /// and acks always find room.
 const SOCKET_QUEUE: usize = 1_024;
 
-/// By which clients say how far they have received. Cumulative, so one a second says all.
-const RECEIVED: &str = "notification:received";
+/// Receipts are cumulative, so one a second says all.
 const RECEIPTS: EventLimit = EventLimit { rate: 1, burst: 2 };
 
 /// Largest piece that a WebSocket reads at once; what an idle connection holds is of this size.
@@ -118,25 +118,27 @@ impl Sessions {
 
     /// Decides whether a socket may enter, and remembers as whom.
     async fn authenticate(&self, socket: &SocketRef, auth: &Value) -> Result<(), Refused> {
-        let identity = self.admit(socket, auth).await.inspect_err(|refused| {
+        let (identity, trust) = self.admit(socket, auth).await.inspect_err(|refused| {
             self.report(socket, *refused);
             self.hub.dismiss(socket);
         })?;
         socket.extensions.insert(identity);
+        socket.extensions.insert(trust);
         socket.extensions.insert(resume(auth, &self.epoch));
         Ok(())
     }
 
-    async fn admit(&self, socket: &SocketRef, auth: &Value) -> Result<Identity, Refused> {
+    async fn admit(&self, socket: &SocketRef, auth: &Value) -> Result<(Identity, Trust), Refused> {
         if !self.enabled {
             return Err(Refused::Disabled);
         }
         let identity = self.identity(socket, auth)?;
         let Identity { user, lifetime, .. } = &identity;
-        if self.catch_up.is_revoked(user, *lifetime).await {
+        let trust = self.catch_up.trust(user, *lifetime).await;
+        if trust == Trust::Revoked {
             return Err(Refused::Token(Refusal::Revoked));
         }
-        Ok(identity)
+        Ok((identity, trust))
     }
 
     fn identity(&self, socket: &SocketRef, auth: &Value) -> Result<Identity, Refused> {
@@ -195,7 +197,11 @@ impl Sessions {
             ..resume
         };
         socket.join(user.room());
+        let trust = socket.extensions.remove();
         let (seat, step) = self.hub.enter(&user, socket, resume, lifetime)?;
+        if trust != Some(Trust::Proven) {
+            seat.doubt();
+        }
         if resume.spread {
             self.catch_up.spread(Arc::clone(&seat));
         }
@@ -280,96 +286,6 @@ impl Sessions {
         }
         self.hub.leave(seat, closed_by_client(reason));
     }
-
-    /// Carries out what a client asks for, and answers what its ack says.
-    async fn act(&self, seat: &Seat, event: &str, data: &Value) -> Result<Value, Denied> {
-        let user = &seat.user;
-        match event {
-            "notification:read" | "notification:unread" => {
-                let read = event == "notification:read";
-                let notification = self.inbox.set_read(user, id(data)?, read).await?;
-                Ok(json!({ "ok": true, "seq": notification.seq }))
-            }
-            "notification:read-all" => Ok(bulk_ack(self.inbox.read_all(user).await?)),
-            "notification:delete" => {
-                self.inbox.delete(user, id(data)?, Reason::Deleted).await?;
-                Ok(json!({ "ok": true }))
-            }
-            "notification:click" => {
-                let notification = self.inbox.set_clicked(user, id(data)?).await?;
-                Ok(json!({ "ok": true, "seq": notification.seq }))
-            }
-            RECEIVED => {
-                let seq = data.get("seq").and_then(Value::as_u64);
-                let (above, seq) = seat.confirm(seq.ok_or(Denied::InvalidSeq)?);
-                if seq > above {
-                    self.receipts.add(user, above, seq);
-                }
-                Ok(json!({ "ok": true, "seq": seq }))
-            }
-            "auth:refresh" => self.renew(seat, data).await,
-            _ => Err(Denied::UnknownEvent),
-        }
-    }
-
-    /// Takes a new token for the same user; another user's token ends the socket.
-    async fn renew(&self, seat: &Seat, data: &Value) -> Result<Value, Denied> {
-        let token = data
-            .get("token")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        let identity = self.verifier.verify(token).map_err(Denied::Token)?;
-        if identity.user != seat.user {
-            seat.close(Closed::AuthExpired);
-            return Err(Denied::Token(Refusal::Invalid(
-                "the new token is another user's",
-            )));
-        }
-        if self
-            .catch_up
-            .is_revoked(&seat.user, identity.lifetime)
-            .await
-        {
-            return Err(Denied::Token(Refusal::Revoked));
-        }
-        seat.renew(identity.lifetime);
-        Ok(json!({ "ok": true }))
-    }
-}
-
-/// Why an event from a client was not carried out.
-#[derive(Debug)]
-enum Denied {
-    UnknownEvent,
-    InvalidId,
-    InvalidSeq,
-    RateLimited,
-    Token(Refusal),
-    Inbox(InboxError),
-}
-
-impl From<InboxError> for Denied {
-    fn from(error: InboxError) -> Self {
-        Self::Inbox(error)
-    }
-}
-
-impl Denied {
-    fn into_ack(self) -> Value {
-        let (code, message) = match self {
-            Self::UnknownEvent => ("unknown_event", "this server knows no such event"),
-            Self::InvalidId => ("invalid_id", "expected {id} with a notification's id"),
-            Self::InvalidSeq => ("invalid_seq", "expected {seq} with a seq"),
-            Self::RateLimited => ("rate_limited", "too many events; wait a second"),
-            Self::Token(refusal) => (refusal.code(), "the token was refused"),
-            Self::Inbox(InboxError::NotFound) => ("not_found", "there is no such notification"),
-            Self::Inbox(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "an event failed");
-                ("storage_unavailable", "try again in a second")
-            }
-        };
-        json!({ "ok": false, "code": code, "message": message })
-    }
 }
 
 /// The library takes an array of a length that is known when it is compiled.
@@ -385,18 +301,6 @@ fn with_transports(
         (false, true) => builder.transports([TransportType::Polling]),
         (true, true) | (false, false) => builder,
     }
-}
-
-fn id(data: &Value) -> Result<Uuid, Denied> {
-    let text = data
-        .get("id")
-        .and_then(Value::as_str)
-        .ok_or(Denied::InvalidId)?;
-    text.parse().or(Err(Denied::InvalidId))
-}
-
-fn bulk_ack(bulk: Bulk) -> Value {
-    json!({ "ok": true, "updated": bulk.changed, "unreadCount": bulk.counters.unread, "seq": bulk.counters.seq })
 }
 
 /// What the client brought to resume from. A `lastSeq` that is none is answered like one from the
@@ -430,6 +334,8 @@ fn closed_by_client(reason: DisconnectReason) -> Closed {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

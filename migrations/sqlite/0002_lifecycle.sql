@@ -7,5 +7,7 @@ ALTER TABLE notification ADD COLUMN confirmed_at INTEGER;
 ALTER TABLE notification ADD COLUMN key_scope TEXT;
 ALTER TABLE notification ADD COLUMN key TEXT;
 
--- What is due. Most notifications never expire, and are not in it.
-CREATE INDEX notification_by_expiry ON notification (expires_at) WHERE deleted_at IS NULL AND expires_at IS NOT NULL;
+-- What is due, first due first. Most notifications never expire, and are not in it. With created_seq, because a
+-- campaign may end at one instant: no look may have to sort all of it.
+CREATE INDEX notification_by_expiry ON notification (expires_at, created_seq)
+    WHERE deleted_at IS NULL AND expires_at IS NOT NULL;

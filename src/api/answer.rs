@@ -21,8 +21,8 @@ const RETRY_AFTER_SECONDS: &str = "1";
 impl Problem {
     /// The headers that the status asks for (RFC 9110 sections 10.2.3 and 11.6.1, RFC 6750 section 3).
     fn headers(&self) -> HeaderMap {
-        if let Self::RateLimited { retry_after } = self {
-            return HeaderMap::from_iter([(header::RETRY_AFTER, (*retry_after).into())]);
+        if let Self::RateLimited(exceeded) = self {
+            return exceeded.headers();
         }
         let pair = match (self.status(), self) {
             (StatusCode::SERVICE_UNAVAILABLE, _) => (header::RETRY_AFTER, RETRY_AFTER_SECONDS),
@@ -116,7 +116,7 @@ impl Problem {
             | Self::TooLarge
             | Self::UnsupportedMediaType(_)
             | Self::KeyReused
-            | Self::RateLimited { .. }
+            | Self::RateLimited(_)
             | Self::TooManyForLimit => {}
         }
         match self.status() {

@@ -11,7 +11,7 @@ use super::caller::Publisher;
 use super::draft::{Rules, titled_draft};
 use super::fields::Fields;
 use super::problem::Problem;
-use super::publish::{created_many, idempotency_key};
+use super::publish::{Asked, created_many, idempotency_key};
 use super::{State, openapi};
 use crate::notification::Draft;
 use crate::user::UserId;
@@ -54,24 +54,25 @@ pub(super) async fn create(
     Huge(body): Huge,
 ) -> Result<Response, Problem> {
     let key = idempotency_key(&headers, &publisher, "/api/notifications/batch", &body)?;
-    let Drafts { drafts, to } = parse(&body, state.rules())?;
-    state
-        .limits
-        .count(&publisher, to.iter().map(|(user, _)| user))?;
-
-    let published = state.publisher.publish(drafts, to, key).await?;
+    let asked = Asked::read(key, state.rules(), |rules| parse(&body, rules))?;
+    let published = asked
+        .answer(&state, &publisher, |Drafts { drafts, to }| (drafts, to))
+        .await?;
     Ok(created_many(&published))
 }
 
 pub(super) fn parse(body: &[u8], rules: Rules) -> Result<Drafts, Problem> {
     let mut fields = Fields::of(body)?;
     let items = match fields.take("notifications") {
-        Some(json) => fields.items("notifications", json).unwrap_or_default(),
+        Some(json) => fields.items("notifications", json),
         None => {
             fields.refuse("notifications", "required", NOTIFICATIONS);
-            fields.finish()?;
-            return Ok(Drafts::default());
+            None
         }
+    };
+    let Some(items) = items else {
+        fields.finish()?;
+        return Ok(Drafts::default());
     };
     let mut found = Drafts::default();
     if items.len() > MAX_NOTIFICATIONS {
@@ -145,11 +146,7 @@ mod tests {
             (r#"{"notifications": null}"#, &["/notifications required"]),
             (
                 r#"{"notifications": {}, "x": 1}"#,
-                &[
-                    "/notifications type_mismatch",
-                    "/notifications too_few",
-                    "/x unknown_field",
-                ],
+                &["/notifications type_mismatch", "/x unknown_field"],
             ),
             (r#"{"notifications": []}"#, &["/notifications too_few"]),
             (&many, &["/notifications too_many"]),

@@ -1,11 +1,11 @@
 //! From the bytes of a body to what a publisher wants to be shown, within every limit of the contract.
 
-use chrono::{DateTime, Datelike as _, Timelike as _, Utc};
+use chrono::{DateTime, Datelike as _, TimeDelta, Timelike as _, Utc};
 use serde_json::value::RawValue;
 use url::Url;
 
 use super::fields::Fields;
-use super::problem::Problem;
+use super::problem::{Problem, TIME_PAST};
 use super::recipients::recipients;
 use crate::notification::{Draft, Kind, Priority};
 use crate::publish::Recipients;
@@ -31,6 +31,16 @@ pub(super) struct Rules {
     /// `http:` is as good as `https:`.
     pub(super) http_urls: bool,
     pub(super) now: DateTime<Utc>,
+}
+
+impl Rules {
+    /// Those of the time up to which idempotency keys are honoured.
+    pub(super) fn of_a_day_ago(self) -> Self {
+        Self {
+            now: self.now - TimeDelta::days(1),
+            ..self
+        }
+    }
 }
 
 /// One draft and whom it is for.
@@ -210,7 +220,7 @@ pub(super) fn expiry(fields: &mut Fields<'_>, rules: Rules) -> Option<DateTime<U
         return None;
     };
     if time <= rules.now {
-        fields.refuse("expiresAt", "time_past", EXPIRY);
+        fields.refuse("expiresAt", TIME_PAST, EXPIRY);
     }
     Some(time)
 }

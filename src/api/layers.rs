@@ -20,6 +20,7 @@ use tower_http::trace::TraceLayer;
 use tracing::Span;
 
 use super::answer::answer_problems;
+use super::limits::{RATE_LIMIT, RATE_LIMIT_POLICY};
 use super::origin::Origins;
 use super::problem::Problem;
 use super::{Options, body};
@@ -164,6 +165,8 @@ pub fn cors(origins: Origins) -> CorsLayer {
             header::RETRY_AFTER,
             REQUEST_ID,
             IDEMPOTENT_REPLAYED,
+            RATE_LIMIT,
+            RATE_LIMIT_POLICY,
         ])
         .max_age(PREFLIGHT_MAX_AGE)
 }

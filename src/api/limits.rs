@@ -3,11 +3,16 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
 use super::caller::Publisher;
 use super::problem::Problem;
 use crate::config::EventLimit;
 use crate::rate::{Buckets, Several};
 use crate::user::UserId;
+
+pub(super) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+pub(super) const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// Through this node; other nodes count on their own.
 #[derive(Debug)]
@@ -43,7 +48,7 @@ impl PublishLimits {
 
     /// Counts one for a user who sends something to themselves.
     pub(super) fn count_own(&self, user: &UserId) -> Result<(), Problem> {
-        granted(self.per_user.take(&tally([user])))
+        self.per_user(&tally([user]))
     }
 
     fn count_all(
@@ -56,12 +61,20 @@ impl PublishLimits {
         if !self.per_user.can_ever(users) {
             return Err(Problem::TooManyForLimit);
         }
-        granted(self.per_publisher.take(&publisher))?;
-        let users = granted(self.per_user.take(users));
+        granted(
+            self.per_publisher.take(&publisher),
+            "publisher",
+            self.per_publisher.limit(),
+        )?;
+        let users = self.per_user(users);
         if users.is_err() {
             self.per_publisher.give_back(&publisher);
         }
         users
+    }
+
+    fn per_user(&self, users: &HashMap<UserId, u32>) -> Result<(), Problem> {
+        granted(self.per_user.take(users), "user", self.per_user.limit())
     }
 }
 
@@ -73,19 +86,67 @@ fn tally<'u>(users: impl IntoIterator<Item = &'u UserId>) -> HashMap<UserId, u32
     counts
 }
 
-fn granted(taken: Several) -> Result<(), Problem> {
+fn granted(taken: Several, policy: &'static str, limit: EventLimit) -> Result<(), Problem> {
     match taken {
         Several::Granted => Ok(()),
-        Several::Later(wait) => Err(Problem::RateLimited {
+        Several::Later { left, wait } => Err(Problem::RateLimited(Exceeded {
+            policy,
+            limit,
+            left,
             retry_after: whole_seconds(wait),
-        }),
+        })),
         Several::Never => Err(Problem::TooManyForLimit),
+    }
+}
+
+/// Which limit there was too much for, and how it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exceeded {
+    policy: &'static str,
+    limit: EventLimit,
+    left: u32,
+    retry_after: u64,
+}
+
+impl Exceeded {
+    /// As the description of the API shows it.
+    pub(super) const EXAMPLE: Self = Self {
+        policy: "publisher",
+        limit: EventLimit {
+            rate: 50,
+            burst: 100,
+        },
+        left: 3,
+        retry_after: 2,
+    };
+
+    /// `Retry-After`, and what says the same in the words of draft-ietf-httpapi-ratelimit-headers: the quota that is
+    /// there again after a window of seconds, and what remains of it.
+    pub(super) fn headers(self) -> HeaderMap {
+        let Self {
+            policy,
+            limit: EventLimit { rate, burst },
+            left,
+            retry_after,
+        } = self;
+        let window = burst.div_ceil(rate.max(1));
+        let mut headers = HeaderMap::from_iter([(header::RETRY_AFTER, retry_after.into())]);
+        for (name, value) in [
+            (
+                RATE_LIMIT_POLICY,
+                format!("\"{policy}\";q={burst};w={window}"),
+            ),
+            (RATE_LIMIT, format!("\"{policy}\";r={left};t={retry_after}")),
+        ] {
+            headers.extend(HeaderValue::from_str(&value).map(|value| (name, value)));
+        }
+        headers
     }
 }
 
 /// `Retry-After` has no fractions; 0 would be no wait at all.
 fn whole_seconds(wait: Duration) -> u64 {
-    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
 #[cfg(test)]
@@ -133,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_wait_is_told_in_whole_seconds() {
-        for (wait, seconds) in [(1, 1), (999, 1), (1_000, 1), (1_001, 2)] {
+        for (wait, seconds) in [(0, 1), (1, 1), (999, 1), (1_000, 1), (1_001, 2)] {
             assert_eq!(whole_seconds(Duration::from_millis(wait)), seconds);
         }
     }

@@ -19,6 +19,7 @@ use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::{OpenApi, Ref, RefOr, Required};
 use utoipa::{IntoParams, IntoResponses};
 
+use super::limits::Exceeded;
 use super::problem::{FieldError, Problem};
 use super::query::NoParameters;
 use crate::auth::Refusal;
@@ -200,34 +201,58 @@ fn give_examples(operation: &mut Value, schemas: &Map<String, Value>) {
     }
 }
 
-/// A body without a member that has to be there may be left out.
+/// A body that needs no member may be left out.
 fn say_whether_needed(operation: &mut Value, schemas: &Map<String, Value>) {
     let Some(body) = operation.get_mut("requestBody") else {
         return;
     };
-    let schema = &body["content"]["application/json"]["schema"];
-    let required = named(schema, schemas).and_then(|schema| schema["required"].as_array());
-    body["required"] = json!(required.is_some_and(|required| !required.is_empty()));
+    let schema = named(&body["content"]["application/json"]["schema"], schemas);
+    let needs = |schema: &Value| {
+        let required = schema["required"].as_array();
+        required.is_some_and(|names| !names.is_empty()) || schema.get("minProperties").is_some()
+    };
+    body["required"] = json!(schema.is_some_and(needs));
 }
 
-/// What one creates for oneself, one can then act on.
+/// What one creates, one can then act on: as the user who created it for themselves, or as a publisher.
 fn link_what_is_created(operation: &mut Value) {
-    const THEN: [&str; 5] = [
+    const USERS: [&str; 5] = [
         "getNotification",
         "markRead",
         "markUnread",
         "clickNotification",
         "deleteNotification",
     ];
+    const PUBLISHERS: [&str; 3] = [
+        "getUserNotification",
+        "editNotification",
+        "withdrawNotification",
+    ];
     let Some(created) = operation["responses"].get_mut("201") else {
         return;
     };
     let schema = &created["content"]["application/json"]["schema"]["$ref"];
-    if schema == "#/components/schemas/CreatedOne" {
-        let link = |then: &str| json!({ "operationId": then, "parameters": { "id": "$response.body#/id" } });
-        let links = THEN.map(|then| (then.to_owned(), link(then)));
-        created["links"] = Value::Object(links.into_iter().collect());
-    }
+    let (one, next) = match schema.as_str() {
+        Some("#/components/schemas/CreatedOne") => ("", &[&USERS[..], &PUBLISHERS].concat()),
+        Some("#/components/schemas/CreatedMany") => ("/items/0", &PUBLISHERS.to_vec()),
+        // Of the two forms of an answer, a link can only name one.
+        _ => return,
+    };
+    let (id, user) = (
+        format!("$response.body#{one}/id"),
+        format!("$response.body#{one}/userId"),
+    );
+    let link = |then: &&str| {
+        let mut parameters = json!({ "id": id });
+        if PUBLISHERS.contains(then) {
+            parameters["userId"] = json!(user);
+        }
+        (
+            (*then).to_owned(),
+            json!({ "operationId": then, "parameters": parameters }),
+        )
+    };
+    created["links"] = Value::Object(next.iter().map(link).collect());
 }
 
 /// The schema that a reference leads to.
@@ -331,7 +356,7 @@ fn samples() -> Vec<Problem> {
         Problem::Invalid(vec![field("/title", "required", "1 to 200 characters")]),
         Problem::KeyReused,
         Problem::TooManyForLimit,
-        Problem::RateLimited { retry_after: 2 },
+        Problem::RateLimited(Exceeded::EXAMPLE),
         Problem::Defect("an example"),
         Problem::Overloaded,
         Problem::StoreAway(StoreError::Refused("an example".to_owned())),

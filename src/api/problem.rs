@@ -6,6 +6,7 @@ use http::StatusCode;
 use serde::Serialize;
 use tokio::task::JoinError;
 
+use super::limits::Exceeded;
 use crate::auth::{ApiKeyError, BearerError, Refusal};
 use crate::inbox::InboxError;
 use crate::publish::PublishError;
@@ -44,9 +45,9 @@ pub enum Problem {
     UnsupportedMediaType(&'static str),
     #[error("the idempotency key was used for another body")]
     KeyReused,
-    /// Nothing was done; after so many seconds it may be.
+    /// Nothing was done; after a while it may be.
     #[error("there was more than the limits allow")]
-    RateLimited { retry_after: u64 },
+    RateLimited(Exceeded),
     /// It is more than a limit ever lets pass at once.
     #[error("this is more at once than the limits ever allow")]
     TooManyForLimit,
@@ -68,6 +69,9 @@ pub enum Problem {
     #[error("the request could not be answered: {0}")]
     Defect(&'static str),
 }
+
+/// The code of a field with a time that is over.
+pub(super) const TIME_PAST: &str = "time_past";
 
 /// One rule that a field breaks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -96,7 +100,7 @@ impl Problem {
             Self::Invalid(_) | Self::KeyReused | Self::TooManyForLimit => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
-            Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
@@ -127,7 +131,7 @@ impl Problem {
             Self::TooLarge => "body_too_large",
             Self::UnsupportedMediaType(_) => "media_type_unsupported",
             Self::KeyReused => "idempotency_key_reused",
-            Self::RateLimited { .. } => "rate_limited",
+            Self::RateLimited(_) => "rate_limited",
             Self::TooManyForLimit => "too_many_for_limit",
             Self::StoreAway(_) => "storage_unavailable",
             Self::Overloaded => "overloaded",
@@ -162,7 +166,7 @@ impl Problem {
             }
             Self::UnsupportedMediaType(detail) => detail,
             Self::KeyReused => "This Idempotency-Key was used within 24 hours for another body.",
-            Self::RateLimited { .. } => {
+            Self::RateLimited(_) => {
                 "Nothing was done. Repeat it after the time that Retry-After says."
             }
             Self::TooManyForLimit => {
@@ -178,6 +182,12 @@ impl Problem {
         })
     }
 
+    /// Whether a body broke no rule but one of time: it was good once.
+    pub(super) fn is_too_late(&self) -> bool {
+        let errors = self.errors();
+        !errors.is_empty() && errors.iter().all(|error| error.code == TIME_PAST)
+    }
+
     pub(super) fn errors(&self) -> &[FieldError] {
         match self {
             Self::Malformed { errors, .. } | Self::Invalid(errors) => errors,
@@ -189,7 +199,7 @@ impl Problem {
             | Self::TooLarge
             | Self::UnsupportedMediaType(_)
             | Self::KeyReused
-            | Self::RateLimited { .. }
+            | Self::RateLimited(_)
             | Self::TooManyForLimit
             | Self::StoreAway(_)
             | Self::Overloaded

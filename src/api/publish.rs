@@ -12,11 +12,11 @@ use uuid::Uuid;
 
 use super::body::{Large, Small};
 use super::caller::{Actor, Publisher};
-use super::draft::{Publication, test_draft};
+use super::draft::{Publication, Rules, test_draft};
 use super::problem::Problem;
 use super::{State, json, openapi};
 use crate::bus::Sent;
-use crate::notification::Notification;
+use crate::notification::{Draft, Notification};
 use crate::publish::Published;
 use crate::store::IdempotencyKey;
 use crate::user::UserId;
@@ -49,15 +49,81 @@ pub(super) async fn create(
     Large(body): Large,
 ) -> Result<Response, Problem> {
     let key = idempotency_key(&headers, &publisher, "/api/notifications", &body)?;
-    let Publication { draft, users, many } = Publication::parse(&body, state.rules())?;
-    state.limits.count(&publisher, &users)?;
-
-    let to = users.into_iter().map(|user| (user, 0)).collect();
-    let published = state.publisher.publish(vec![draft], to, key).await?;
+    let asked = Asked::read(key, state.rules(), |rules| Publication::parse(&body, rules))?;
+    let many = asked.body.many;
+    let published = asked
+        .answer(
+            &state,
+            &publisher,
+            |Publication { draft, users, .. }| {
+                let to = users.into_iter().map(|user| (user, 0)).collect();
+                (vec![draft], to)
+            },
+        )
+        .await?;
     if many {
         Ok(created_many(&published))
     } else {
         created_one(&published)
+    }
+}
+
+/// What a body asks for, under which key, and why it is refused if it comes for the first time.
+pub(super) struct Asked<T> {
+    pub(super) body: T,
+    key: Option<IdempotencyKey>,
+    too_late: Option<Problem>,
+}
+
+impl<T> Asked<T> {
+    /// Reads the body by the rules of now. Under a key, what was in time a day ago is read too: its first request may
+    /// have been.
+    pub(super) fn read(
+        key: Option<IdempotencyKey>,
+        rules: Rules,
+        parse: impl Fn(Rules) -> Result<T, Problem>,
+    ) -> Result<Self, Problem> {
+        let refused = match parse(rules) {
+            Ok(body) => {
+                return Ok(Self {
+                    body,
+                    key,
+                    too_late: None,
+                });
+            }
+            Err(problem) => problem,
+        };
+        let read = (key.is_some() && refused.is_too_late()).then(|| parse(rules.of_a_day_ago()));
+        match read {
+            Some(Ok(body)) => Ok(Self {
+                body,
+                key,
+                too_late: Some(refused),
+            }),
+            Some(Err(_)) | None => Err(refused),
+        }
+    }
+
+    /// Writes it, within the limits; what is too late for that is answered as its first request was, or refused.
+    pub(super) async fn answer(
+        self,
+        state: &State,
+        publisher: &Publisher,
+        drafts: impl FnOnce(T) -> (Vec<Draft>, Vec<(UserId, usize)>),
+    ) -> Result<Published, Problem> {
+        let (drafts, to) = drafts(self.body);
+        match (self.too_late, &self.key) {
+            (Some(problem), Some(key)) => {
+                let first = state.publisher.replay(drafts, to, key).await?;
+                first.ok_or(problem)
+            }
+            (Some(problem), None) => Err(problem),
+            (None, _) => {
+                let users = to.iter().map(|(user, _)| user);
+                state.limits.count(publisher, users)?;
+                Ok(state.publisher.publish(drafts, to, self.key).await?)
+            }
+        }
     }
 }
 

@@ -66,7 +66,7 @@ fn announce(config: &Config, node: &Node, program: &str) -> Result<(), Failure> 
 
   Health and metrics: http://{admin}/metrics     Stop: Ctrl-C
 ",
-        store = config.backends.database_url.expose(),
+        store = config.backends.database_url.place(),
         at = if node.address().port() == 3000 {
             String::new()
         } else {

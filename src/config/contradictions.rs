@@ -79,6 +79,7 @@ fn is_socket_url(text: &str) -> bool {
             && url.query().is_none()
             && url.fragment().is_none()
             && url.username().is_empty()
+            && url.password().is_none()
     })
 }
 

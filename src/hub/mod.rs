@@ -5,6 +5,7 @@ pub mod cursor;
 pub mod line;
 mod receipt;
 mod seat;
+mod token;
 pub mod transport;
 
 use std::collections::HashMap;
@@ -249,7 +250,7 @@ impl Hub {
                 seat.transient(&Parcel::at_once(0, Some(event), message.published_at, path));
             }
             Body::Revoked(position, valid_after) => {
-                if seat.is_revoked(*valid_after) {
+                if seat.revoke(*valid_after) {
                     return seat.close(Closed::Kicked);
                 }
                 let parcel = Parcel::at_once(position.seq, None, message.published_at, path);

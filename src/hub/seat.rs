@@ -11,6 +11,7 @@ use socketioxide::{SendError, SocketError};
 use super::Shared;
 use super::cursor::{Change, Cursor, Item, Missed, Outlet, Read, Reason, Step, Transient};
 use super::receipt::{Receipt, seconds_since};
+use super::token::Token;
 use super::transport::{Transport, label, packet_limit};
 use crate::auth::Lifetime;
 use crate::event::{AUTH_EXPIRING, Event, Position};
@@ -60,8 +61,7 @@ pub struct Seat {
     resumes: bool,
     /// The resume was answered by a refresh.
     refreshed: AtomicBool,
-    /// Of the last token that its client brought.
-    lifetime: Mutex<Lifetime>,
+    token: Mutex<Token>,
     warned: AtomicBool,
     /// What its client says that it has received.
     receipts: Mutex<Receipt>,
@@ -106,7 +106,7 @@ impl Seat {
             cursor: Mutex::new(cursor),
             resumes: resume.last_seq.is_some(),
             refreshed: AtomicBool::new(false),
-            lifetime: Mutex::new(lifetime),
+            token: Mutex::new(Token::new(lifetime)),
             warned: AtomicBool::new(false),
             receipts: Mutex::new(Receipt::from(resume.last_seq.unwrap_or(u64::MAX))),
             closed: OnceLock::new(),
@@ -142,10 +142,27 @@ impl Seat {
         cursor.check(seq)
     }
 
-    /// Whether its token was issued at or before `valid_after`, in milliseconds since 1970, or does not say when.
+    /// Tokens issued at or before `valid_after`, in milliseconds since 1970, are revoked. Answers whether its own is.
+    pub(super) fn revoke(&self, valid_after: u64) -> bool {
+        self.token.lock().revoke(valid_after)
+    }
+
+    /// The same, as the store says; `None`: none are.
     #[must_use]
-    pub fn is_revoked(&self, valid_after: u64) -> bool {
-        self.lifetime.lock().is_revoked(valid_after)
+    pub fn prove(&self, valid_after: Option<u64>) -> bool {
+        self.token.lock().prove(valid_after)
+    }
+
+    /// The store was away when its token was to be looked up.
+    pub fn doubt(&self) {
+        self.token.lock().doubt();
+    }
+
+    /// Whether the store has said that its token is not revoked. Before it has, nothing is sent to its client,
+    /// or done for it.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        self.token.lock().is_proven()
     }
 
     /// An event that nothing remembers: it goes out now, or is dropped and counted.
@@ -204,7 +221,7 @@ impl Seat {
 
     /// Warns of the token's end, and ends the socket after it.
     pub(super) fn check_expiry(&self, now: u64, leeway: u64) {
-        let expires_at = self.lifetime.lock().expires_at;
+        let expires_at = self.token.lock().expires_at();
         if now > expires_at.saturating_add(leeway) {
             self.close(Closed::AuthExpired);
         } else if now.saturating_add(EXPIRY_WARNING_SECONDS) >= expires_at
@@ -222,10 +239,14 @@ impl Seat {
         }
     }
 
-    /// The client brought a new token of the same user.
-    pub fn renew(&self, lifetime: Lifetime) {
-        *self.lifetime.lock() = lifetime;
-        self.warned.store(false, Ordering::Relaxed);
+    /// The client brought a new token of the same user. `false`: it is known to be revoked, and is not taken.
+    #[must_use]
+    pub fn renew(&self, lifetime: Lifetime, proven: bool) -> bool {
+        let taken = self.token.lock().renew(lifetime, proven);
+        if taken {
+            self.warned.store(false, Ordering::Relaxed);
+        }
+        taken
     }
 
     /// The client has received everything up to `seq`. Answers what of it is news: above the one and up to

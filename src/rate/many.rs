@@ -31,8 +31,11 @@ struct Level {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Several {
     Granted,
-    /// Nothing was taken; after this time there may be as many.
-    Later(Duration),
+    /// Nothing was taken; so many are there for whoever lacks the most, and after this time there may be enough.
+    Later {
+        left: u32,
+        wait: Duration,
+    },
     /// It is more than fits into a bucket: there will never be as many.
     Never,
 }
@@ -59,13 +62,15 @@ impl<Party: Clone + Eq + Hash> Buckets<Party> {
             return Several::Never;
         }
         let mut levels = self.levels.lock();
-        let lacking = wanted
-            .iter()
-            .map(|(party, count)| f64::from(*count) - self.left(levels.get(party), now))
-            .fold(0.0, f64::max);
-        if lacking > 0.0 {
-            let wait = lacking / f64::from(self.limit.rate);
-            return Several::Later(Duration::from_secs_f64(wait));
+        let lacking = wanted.iter().map(|(party, count)| {
+            let left = self.left(levels.get(party), now);
+            (f64::from(*count) - left, left)
+        });
+        let worst = lacking.max_by(|one, other| one.0.total_cmp(&other.0));
+        if let Some((lack, left)) = worst.filter(|(lack, _)| *lack > 0.0) {
+            let wait = Duration::from_secs_f64(lack / f64::from(self.limit.rate));
+            let left = whole(left);
+            return Several::Later { left, wait };
         }
         for (party, count) in wanted {
             let left = self.left(levels.get(party), now) - f64::from(*count);
@@ -73,6 +78,12 @@ impl<Party: Clone + Eq + Hash> Buckets<Party> {
         }
         self.make_room(&mut levels, now);
         Several::Granted
+    }
+
+    /// The limit of each party.
+    #[must_use]
+    pub fn limit(&self) -> EventLimit {
+        self.limit
     }
 
     /// Whether there will ever be so many at once.
@@ -125,6 +136,16 @@ impl<Party: Clone + Eq + Hash> Buckets<Party> {
     }
 }
 
+/// What of a bucket can be taken.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a level is between 0 and a burst, which is a u32"
+)]
+fn whole(left: f64) -> u32 {
+    left as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,7 +163,10 @@ mod tests {
         let half_a_second = Duration::from_millis(500);
         assert_eq!(
             buckets.take_at(&one(1, 1), now),
-            Several::Later(half_a_second)
+            Several::Later {
+                left: 0,
+                wait: half_a_second
+            }
         );
         assert_eq!(
             buckets.take_at(&one(1, 1), now + half_a_second),
@@ -159,7 +183,10 @@ mod tests {
         let both = HashMap::from([(1, 1), (2, 3)]);
         assert_eq!(
             buckets.take_at(&both, now),
-            Several::Later(Duration::from_secs(1))
+            Several::Later {
+                left: 0,
+                wait: Duration::from_secs(1)
+            }
         );
         assert_eq!(buckets.take_at(&one(2, 3), now), Several::Granted);
 

@@ -6,22 +6,27 @@
 //! `unread` moves in the same transaction, so that reading it is one key look-up and it cannot drift.
 //! Every key begins with `user_id`, and no request reads across users.
 
+mod dialogue;
+mod error;
 mod inspected;
 mod postgres;
 mod row;
 mod sqlite;
+mod walk;
 
-use std::sync::Arc;
-
-use chrono::{DateTime, Utc};
-use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
-use sqlx::sqlite::SqliteError;
 use uuid::Uuid;
 
-use crate::notification::{Draft, Kind, Notification, Reason, rfc3339, rfc3339_or_null};
+use crate::notification::{Notification, Reason};
 use crate::user::UserId;
+
+pub use self::dialogue::{
+    Address, Batch, Bulk, Confirmation, Counters, Created, CreatedItem, Deletion, Edit, Erasure,
+    Found, Gone, IdempotencyKey, Imported, InspectedRow, Inspection, ListQuery, Missed, MissedRow,
+    Page, Retained, Retention, Revocation, RowState, Standing, Updated, UserPage, ValidAfter,
+};
+pub use self::error::StoreError;
 
 /// Where sqlx notes which migrations a database has.
 const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
@@ -43,68 +48,6 @@ const CONFIRMED_AT_ONCE: u32 = 1000;
 pub enum Store {
     Sqlite(sqlite::Store),
     Postgres(postgres::Store),
-}
-
-/// What the store could not do, by what the caller can do about it.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The database cannot be reached, is overloaded, read-only or full, or gave up waiting. Whether a
-    /// write happened is unknown; repeating it with its idempotency key is safe.
-    #[error("the store is unavailable")]
-    Unavailable(#[source] sqlx::Error),
-    /// The key was used within 24 hours for another body.
-    #[error("the idempotency key was used for another request")]
-    KeyReused,
-    /// A defect: a statement or a stored value that should not exist.
-    #[error("the store failed")]
-    Failed(#[source] sqlx::Error),
-    /// The schema could not be brought up to date.
-    #[error("the migration failed")]
-    Migration(#[source] sqlx::migrate::MigrateError),
-    /// The configuration names a database that cannot be used; the text says which rule it breaks.
-    #[error("{0}")]
-    Refused(String),
-}
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        if is_unavailable(&error) {
-            Self::Unavailable(error)
-        } else {
-            Self::Failed(error)
-        }
-    }
-}
-
-impl From<MigrateError> for StoreError {
-    fn from(error: MigrateError) -> Self {
-        if let MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) = &error
-            && is_unavailable(cause)
-        {
-            return Self::Unavailable(sqlx::Error::Migrate(Box::new(error)));
-        }
-        Self::Migration(error)
-    }
-}
-
-/// Whether trying again later may help: the link, the server's state or the load is to blame, not the statement.
-fn is_unavailable(error: &sqlx::Error) -> bool {
-    use sqlx::Error::{
-        BeginFailed, Database, Io, PoolClosed, PoolTimedOut, Protocol, Tls, WorkerCrashed,
-    };
-    if let Database(error) = error {
-        let code = error.code().unwrap_or_default();
-        return match code.parse::<i32>() {
-            Ok(code) if error.try_downcast_ref::<SqliteError>().is_some() => {
-                sqlite::is_unavailable(code)
-            }
-            _ => postgres::is_unavailable(&code),
-        };
-    }
-    matches!(
-        error,
-        Io(_) | Tls(_) | Protocol(_) | PoolTimedOut | PoolClosed | WorkerCrashed | BeginFailed
-    )
 }
 
 /// Applies what the database does not have yet; answers how many that were.
@@ -142,302 +85,6 @@ fn short(history: &str) -> String {
         .take(16)
         .map(|byte| format!("{byte:02x}"))
         .collect()
-}
-
-/// Drafts and who gets them. One draft may go to many users; many drafts may go to one.
-#[derive(Debug)]
-pub struct Batch {
-    pub drafts: Vec<Arc<Draft>>,
-    pub to: Vec<Address>,
-}
-
-impl Batch {
-    /// An address without a draft would take a seq and leave a hole: it is refused before anything is written.
-    fn check(&self) -> Result<(), StoreError> {
-        if self
-            .to
-            .iter()
-            .all(|address| address.draft < self.drafts.len())
-        {
-            return Ok(());
-        }
-        Err(StoreError::Failed(sqlx::Error::InvalidArgument(
-            "an address names a draft that is not in the batch".to_owned(),
-        )))
-    }
-}
-
-/// One notification to be: `drafts[draft]` for `user`, under an id that the caller chose (`UUIDv7`).
-#[derive(Clone, Debug)]
-pub struct Address {
-    pub user: UserId,
-    pub id: Uuid,
-    pub draft: usize,
-}
-
-/// A publisher's promise that a request with the same key is the same request.
-#[derive(Clone, Debug)]
-pub struct IdempotencyKey {
-    /// Publisher and path: keys of different publishers never meet.
-    pub scope: String,
-    pub key: String,
-    /// SHA-256 of the body.
-    pub body: [u8; 32],
-}
-
-/// What became of a [`Batch`], in the order of its addresses.
-#[derive(Debug)]
-pub struct Created {
-    pub items: Vec<CreatedItem>,
-    /// The key was known and its body the same: nothing was written now, these are the first answer's
-    /// ids, seqs and times. `unread` is 0 then, and so is the `seq` of what has since been forgotten.
-    pub replayed: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CreatedItem {
-    pub user: UserId,
-    pub id: Uuid,
-    pub draft: usize,
-    pub seq: u64,
-    /// Unread after this item, as if the batch's items of one user had come one by one.
-    pub unread: u64,
-    /// The database's clock, in milliseconds.
-    pub created_at: DateTime<Utc>,
-}
-
-/// Which notifications to list.
-#[derive(Clone, Debug, Default)]
-pub struct ListQuery {
-    pub limit: u32,
-    /// Only those created before the one with this `created_seq`.
-    pub before: Option<u64>,
-    /// `Some(true)`: only unread ones; `Some(false)`: only read ones.
-    pub unread: Option<bool>,
-    pub kind: Option<Kind>,
-}
-
-/// What a publisher changes of a notification; `None` leaves a field as it is.
-///
-/// Of a field that may be absent, `Some(None)` takes it away.
-#[derive(Clone, Debug, Default)]
-pub struct Edit {
-    pub title: Option<String>,
-    pub message: Option<String>,
-    pub data: Option<Box<RawValue>>,
-    pub action_url: Option<Option<String>>,
-    pub icon: Option<Option<String>>,
-    pub badge: Option<Option<String>>,
-    pub expires_at: Option<Option<DateTime<Utc>>>,
-}
-
-/// One page, newest first by creation, with the counters of the same snapshot.
-#[derive(Debug)]
-pub struct Page {
-    pub items: Vec<Notification>,
-    /// `before` of the next page; `None` on the last.
-    pub next: Option<u64>,
-    pub unread: u64,
-    /// The user's `head_seq` in the snapshot that the items come from.
-    pub seq: u64,
-    pub valid_after: ValidAfter,
-}
-
-/// Tokens issued at or before it are revoked, in milliseconds since 1970; `None`: none were.
-pub type ValidAfter = Option<u64>;
-
-/// What one key look-up tells of a user.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
-    pub counters: Counters,
-    pub valid_after: ValidAfter,
-}
-
-/// One notification, if there is such a one that is not deleted, and the user's standing of the same snapshot.
-#[derive(Debug)]
-pub struct Found {
-    pub notification: Option<Notification>,
-    pub valid_after: ValidAfter,
-}
-
-/// A user's counters; both are 0 for a user that nothing was ever sent to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    pub unread: u64,
-    pub seq: u64,
-}
-
-/// A notification after it was asked to change.
-#[derive(Debug)]
-pub struct Updated {
-    pub notification: Notification,
-    /// `None`: it already was so; nothing was written and no seq taken.
-    pub moved: Option<Counters>,
-    /// This change is the one that marked it read.
-    pub newly_read: bool,
-    /// This change is the one that marked it clicked.
-    pub newly_clicked: bool,
-}
-
-/// What became of a request to delete one notification.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deletion {
-    Done(Counters),
-    /// It is already deleted, and still remembered as that.
-    Already,
-    /// This user has no such notification: it never existed, or is somebody else's, or is forgotten.
-    Unknown,
-}
-
-/// What became of an erasure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Erasure {
-    /// `None`: there was nothing that devices could know; no seq was taken.
-    pub moved: Option<Counters>,
-    /// Notifications that are gone; tombstones are not counted.
-    pub erased: u64,
-}
-
-/// A revocation of a user's tokens. It takes a seq each time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Revocation {
-    pub counters: Counters,
-    /// In milliseconds since 1970, by the database's clock.
-    pub valid_after: u64,
-}
-
-/// A notification that became a tombstone because its time was over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gone {
-    pub user: UserId,
-    pub id: Uuid,
-    /// After this one; several of one user come in the order of their seqs.
-    pub counters: Counters,
-}
-
-/// How long the store remembers. A value of 0 is no limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retention {
-    /// Notifications and tombstones older than this go.
-    pub days: u32,
-    /// Of one user: the newest so many notifications stay, and tombstones of the last so many changes.
-    pub changes: u32,
-}
-
-/// What retention did to one user's inbox.
-#[derive(Debug, Default)]
-pub struct Retained {
-    /// Live ones that became tombstones: those are announced like any expiry.
-    pub gone: Vec<Gone>,
-    /// Tombstones that were removed, which raised the floor.
-    pub removed: u64,
-    /// There was more to do than is done at once.
-    pub more: bool,
-}
-
-/// One page of a walk over all users, in the order of their ids.
-#[derive(Debug)]
-pub struct UserPage {
-    /// Those of the page for whom [`Store::retain`] has something to do.
-    pub due: Vec<UserId>,
-    /// Where the next page begins; `None`: this was the last.
-    pub next: Option<UserId>,
-}
-
-/// What a user's devices say that they have received: everything up to `seq`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Confirmation {
-    pub user: UserId,
-    /// Up to here it was noted before; 0 if that is not known.
-    pub above: u64,
-    pub seq: u64,
-}
-
-/// What became of a batch of imported notifications.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Imported {
-    pub created: u64,
-    /// Their ids were there already, live or as tombstones: left as they are.
-    pub known: u64,
-    /// The users whose inboxes moved, and to which head.
-    pub moved: Vec<(UserId, u64)>,
-}
-
-/// An inbox as support looks at it.
-#[derive(Debug)]
-pub struct Inspection {
-    pub standing: Standing,
-    pub floor: u64,
-    pub read_all_seq: u64,
-    pub cleared_seq: u64,
-    /// The last changes of notifications, newest first.
-    pub changes: Vec<InspectedRow>,
-}
-
-/// A notification or tombstone, without what was written in it.
-#[derive(Debug, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct InspectedRow {
-    pub seq: u64,
-    pub created_seq: u64,
-    pub id: Uuid,
-    #[serde(rename = "type")]
-    pub kind: String,
-    pub priority: String,
-    #[serde(serialize_with = "rfc3339")]
-    pub created_at: DateTime<Utc>,
-    #[serde(serialize_with = "rfc3339_or_null")]
-    pub confirmed_at: Option<DateTime<Utc>>,
-    #[serde(serialize_with = "rfc3339_or_null")]
-    pub read_at: Option<DateTime<Utc>>,
-    #[serde(serialize_with = "rfc3339_or_null")]
-    pub clicked_at: Option<DateTime<Utc>>,
-    #[serde(serialize_with = "rfc3339_or_null")]
-    pub expires_at: Option<DateTime<Utc>>,
-    #[serde(serialize_with = "rfc3339_or_null")]
-    pub deleted_at: Option<DateTime<Utc>>,
-    pub delete_reason: Option<Reason>,
-}
-
-/// What became of read-all or clear.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bulk {
-    /// Notifications that it changed; with 0 no seq was taken.
-    pub changed: u64,
-    pub counters: Counters,
-}
-
-/// What a user missed: one snapshot of the rows above a seq and of the counters.
-#[derive(Debug)]
-pub struct Missed {
-    pub head: u64,
-    /// Nothing below it can be replayed: a reader whose cursor is lower has to refetch.
-    pub floor: u64,
-    pub unread: u64,
-    pub valid_after: ValidAfter,
-    /// Seq of the last read-all; 0 if there was none.
-    pub read_all_seq: u64,
-    /// Seq of the last clear; 0 if there was none.
-    pub cleared_seq: u64,
-    /// The rows with `seq > since`, in seq order, at most `limit`.
-    pub rows: Vec<MissedRow>,
-    /// There are rows above the last of `rows`.
-    pub more: bool,
-}
-
-#[derive(Debug)]
-pub struct MissedRow {
-    /// The user's counter at the row's last change.
-    pub seq: u64,
-    /// The user's counter when it was created: above `since`, the reader has never seen it.
-    pub created_seq: u64,
-    pub state: RowState,
-}
-
-#[derive(Debug)]
-pub enum RowState {
-    Live(Box<Notification>),
-    Deleted { id: Uuid, reason: Reason },
 }
 
 impl Store {
@@ -497,6 +144,20 @@ impl Store {
         match self {
             Self::Sqlite(store) => store.create(batch, key).await,
             Self::Postgres(store) => store.create(batch, key).await,
+        }
+    }
+
+    /// What the first request with this key was answered, if the key is known: for a repeat that came too late to
+    /// be a first one. The users of `batch` are that request's; its ids mean nothing.
+    pub async fn first_answer(
+        &self,
+        batch: &Batch,
+        key: &IdempotencyKey,
+    ) -> Result<Option<Created>, StoreError> {
+        batch.check()?;
+        match self {
+            Self::Sqlite(store) => store.first_answer(batch, key).await,
+            Self::Postgres(store) => store.first_answer(batch, key).await,
         }
     }
 

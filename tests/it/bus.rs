@@ -737,8 +737,12 @@ async fn many_may_ask_at_once_and_too_many_are_not_answered() {
         };
         let refused = counts.iter().filter(|count| **count == elsewhere(0, false));
         assert!(refused.count() >= 76);
-        let count = found(&a.bus, &alice, [(&mut b, 1), (&mut c, 1)]).await;
-        assert_eq!(count, elsewhere(2, true));
+        // The crowd may have used up its time on a slow machine; the next one has a time of its own.
+        let again = async {
+            let complete = elsewhere(2, true);
+            while found(&a.bus, &alice, [(&mut b, 1), (&mut c, 1)]).await != complete {}
+        };
+        within("questions are answered again", again).await;
     }
 }
 

@@ -100,6 +100,14 @@ impl Backing {
         }
     }
 
+    /// A connection to the nodes' database, to hold something in it; `None` where only they can have one.
+    pub async fn beside(&self) -> Option<sqlx::PgConnection> {
+        match self.database.url.starts_with("postgres") {
+            true => Some(self.database.connection().await),
+            false => None,
+        }
+    }
+
     pub fn config(&self, further: &[&str]) -> Config {
         let own = [
             "bellhop",

@@ -9,6 +9,8 @@ struct Refused {
     status: u16,
     code: String,
     retry_after: Option<u64>,
+    /// As `RateLimit-Policy` and `RateLimit` say.
+    limits: [Option<String>; 2],
 }
 
 async fn send(node: &TestNode, path: &str, body: Value) -> Refused {
@@ -19,8 +21,13 @@ async fn send(node: &TestNode, path: &str, body: Value) -> Refused {
     let retry_after = response.headers().get("retry-after");
     let retry_after = retry_after.map(|value| value.to_str().unwrap().parse().unwrap());
     let status = response.status().as_u16();
+    let limits = ["ratelimit-policy", "ratelimit"].map(|name| {
+        let value = response.headers().get(name)?;
+        Some(value.to_str().unwrap().to_owned())
+    });
     let body: Value = response.json().await.unwrap();
     Refused {
+        limits,
         status,
         code: body["code"].as_str().unwrap_or_default().to_owned(),
         retry_after,
@@ -60,6 +67,14 @@ async fn a_publisher_sends_no_more_than_its_limit() {
     );
     let wait = refused.retry_after.unwrap();
     assert!((1..=8).contains(&wait), "{wait}");
+    let [policy, limit] = refused.limits.map(Option::unwrap);
+    assert_eq!(policy, r#""publisher";q=10;w=10"#);
+    let (left, reset) = limit
+        .strip_prefix(r#""publisher";r="#)
+        .and_then(|rest| rest.split_once(";t="))
+        .unwrap();
+    assert_eq!(reset, wait.to_string());
+    assert!((2..10).contains(&left.parse().unwrap()), "{left}");
     assert_eq!(seq(&a, "10").await, json!(0), "nothing was written");
 
     let eleven: Vec<_> = (0..11).map(|user| user.to_string()).collect();

@@ -17,6 +17,8 @@ use crate::auth::{now, sign};
 use crate::cluster::{Backing, SECRET, TestNode};
 use crate::commands::{addresses, serve};
 
+const README: &str = include_str!("../../README.md");
+
 /// What no request can bring about: a defect, and the last resort behind deadlines that are all shorter.
 const NOT_PROVOKED: [&str; 2] = ["internal_error", "timed_out"];
 
@@ -516,10 +518,18 @@ async fn on_a_node_with_limits(description: &mut Description) {
     }
 }
 
+/// The network of its database is cut; a file has none, so its store is closed.
 async fn on_a_node_without_a_store(description: &mut Description) {
-    let backing = Backing::fresh().await;
+    let behind_proxies = Backing::behind_proxies().await;
+    let (backing, proxies) = match behind_proxies {
+        Some((backing, database, redis)) => (backing, Some((database, redis))),
+        None => (Backing::fresh().await, None),
+    };
     let node = node(&backing, &[]).await;
-    backing.store().await.close().await;
+    match &proxies {
+        Some((database, _)) => database.cut(),
+        None => backing.store().await.close().await,
+    }
     for good in description.which(|operation| operation.needs("bearer")) {
         description
             .expect(&address(&node), good[0].clone(), 503, "storage_unavailable")
@@ -597,6 +607,47 @@ async fn whatever_the_description_lists_happens_and_nothing_else() {
     let beyond: Vec<_> = seen.difference(&listed).collect();
     assert!(beyond.is_empty(), "seen, but not listed: {beyond:?}");
     assert!(seen.len() > 300, "{}", seen.len());
+}
+
+/// Method and path of each row of the README's table; `…/unread` is the path before it with another end.
+fn operations_of_the_readme() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for row in README
+        .lines()
+        .filter(|line| line.starts_with("| `") && line.contains(" /api/"))
+    {
+        let names = row
+            .split(" | ")
+            .next()
+            .unwrap()
+            .split('`')
+            .skip(1)
+            .step_by(2);
+        let mut last = String::new();
+        for name in names {
+            let name = name.split('?').next().unwrap();
+            last = match name.strip_prefix('…') {
+                Some(end) => format!("{}{end}", &last[..last.rfind('/').unwrap()]),
+                None => name.to_owned(),
+            };
+            found.insert(last.clone());
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_readme_lists_every_operation_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let addresses = addresses();
+    let _embedded = serve(folder.path(), &addresses);
+    let embedded = Description::of(&format!("http://{}", addresses[0])).await;
+    let operations = embedded.operations.iter();
+    let operations = operations.map(|one| format!("{} {}", one.method.to_uppercase(), one.path));
+    assert_eq!(
+        operations.collect::<BTreeSet<_>>(),
+        operations_of_the_readme()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

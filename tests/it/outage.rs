@@ -224,6 +224,38 @@ async fn a_node_waits_for_its_database_and_does_not_wait_for_redis() {
     a.metric_becomes("bellhop_redis_up", 1.0).await;
 }
 
+/// A client must be able to renew its token then; what nobody could look up is looked up as soon as somebody can.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_token_that_came_in_while_the_database_was_away_goes_when_it_is_back() {
+    let Some((backing, database, _)) = Backing::behind_proxies().await else {
+        return;
+    };
+    let a = backing.node(&[]).await;
+    let now = crate::auth::now();
+    let token = |age: i64| {
+        let issued = now.saturating_add_signed(age);
+        let claims = json!({ "sub": "42", "iat": issued, "exp": now + 600 });
+        crate::auth::sign(&claims, crate::cluster::SECRET)
+    };
+    let mut device = a.connect_with(json!({ "token": token(5) })).await;
+    device.until("notification:synced").await;
+    // Behind the node's back, as if the bus had lost it.
+    let user = bellhop::user::UserId::try_from("42").unwrap();
+    backing.store().await.revoke(&user).await.unwrap();
+
+    database.cut();
+    let renewed = device
+        .call("auth:refresh", json!({ "token": token(-60) }))
+        .await;
+    assert_eq!(renewed["ok"], true);
+    let read = device.call("notification:read-all", json!({})).await;
+    assert_eq!(read["code"], "storage_unavailable");
+    database.heal();
+    device.ends().await;
+    let kicked = r#"bellhop_connections_closed_total{transport="websocket",reason="kicked"}"#;
+    a.metric_becomes(kicked, 1.0).await;
+}
+
 async fn free_address() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap().to_string()
@@ -231,7 +263,7 @@ async fn free_address() -> String {
 
 impl Backing {
     /// PostgreSQL and Redis, each behind a proxy. `None` on SQLite, which has no network to cut.
-    async fn behind_proxies() -> Option<(Self, Proxy, Proxy)> {
+    pub async fn behind_proxies() -> Option<(Self, Proxy, Proxy)> {
         let mut backing = Self::fresh().await;
         let find = |name: &str| {
             backing

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::cluster::{TestNode, cluster};
 
 const PATH: &str = "/api/notifications";
+const BATCH: &str = "/api/notifications/batch";
 
 fn at(notification: &Value, act: &str) -> String {
     format!("{PATH}/{}{act}", notification["id"].as_str().unwrap())
@@ -304,8 +305,17 @@ async fn anothers_notification_is_as_one_that_does_not_exist() {
 }
 
 async fn with_key(node: &TestNode, key: &str, body: Value) -> (StatusCode, bool, Value) {
+    with_key_at(node, PATH, key, body).await
+}
+
+async fn with_key_at(
+    node: &TestNode,
+    path: &str,
+    key: &str,
+    body: Value,
+) -> (StatusCode, bool, Value) {
     let request = node
-        .request(Method::POST, PATH)
+        .request(Method::POST, path)
         .bearer_auth(node.publisher_token())
         .header("idempotency-key", key);
     let response = request.json(&body).send().await.unwrap();
@@ -314,6 +324,50 @@ async fn with_key(node: &TestNode, key: &str, body: Value) -> (StatusCode, bool,
         .get("idempotent-replayed")
         .is_some_and(|value| value == "true");
     (response.status(), replayed, response.json().await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_gets_the_first_answer_also_when_it_has_expired_meanwhile() {
+    let [a, b] = cluster().await;
+    let mut device = b.connect("42").await;
+    let soon = chrono::Utc::now() + chrono::TimeDelta::milliseconds(1_500);
+    let body = |title| json!({ "userId": "42", "title": title, "expiresAt": soon.to_rfc3339() });
+    let batch = json!({ "notifications": [body("in a batch")] });
+    let (status, _, first) = with_key(&a, "key-1", body("once")).await;
+    assert_eq!(status, StatusCode::CREATED, "{first}");
+    let (status, _, first_batch) = with_key_at(&a, BATCH, "key-1", batch.clone()).await;
+    assert_eq!(status, StatusCode::CREATED, "{first_batch}");
+    for _ in 0..2 {
+        device.until("notification:deleted").await;
+    }
+
+    let (status, replayed, again) = with_key(&b, "key-1", body("once")).await;
+    assert_eq!((status, replayed), (StatusCode::CREATED, true), "{again}");
+    assert_eq!(again, first);
+    let (status, replayed, again) = with_key_at(&b, BATCH, "key-1", batch).await;
+    assert_eq!((status, replayed), (StatusCode::CREATED, true), "{again}");
+    assert_eq!(again["items"], first_batch["items"]);
+    for (key, title, code) in [
+        ("key-1", "another", "idempotency_key_reused"),
+        ("key-2", "once", "body_invalid"),
+        ("key-2", "", "body_invalid"),
+    ] {
+        let (status, _, problem) = with_key(&b, key, body(title)).await;
+        assert_eq!(
+            (status, &problem["code"]),
+            (StatusCode::UNPROCESSABLE_ENTITY, &json!(code)),
+            "{key} {title}"
+        );
+    }
+    let (status, problem) = a.publish_body(body("without a key")).await;
+    assert_eq!(
+        (status, &problem["errors"][0]["code"]),
+        (StatusCode::UNPROCESSABLE_ENTITY, &json!("time_past"))
+    );
+    let (_, count) = a
+        .as_user("42", Method::GET, "/api/notifications/unread-count")
+        .await;
+    assert_eq!(count["count"], 0, "{count}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -131,7 +131,7 @@ fn draft(title: &str) -> Draft {
 }
 
 /// The first draft to each of `users`.
-fn batch(title: &str, users: &[&str]) -> Batch {
+pub fn batch(title: &str, users: &[&str]) -> Batch {
     let to = users
         .iter()
         .map(|id| Address {

@@ -92,6 +92,7 @@ fn names() -> Group {
         "examples": ["123", 123],
     });
     let many = json!({
+        "description": "Each user once, whichever way it is spelled.",
         "type": "array", "items": reference("UserIdInput"),
         "minItems": 1, "maxItems": MAX_USERS, "uniqueItems": true,
     });

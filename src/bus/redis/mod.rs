@@ -94,7 +94,7 @@ pub enum BusError {
     /// The barrier that confirms a subscription would be answered by any node of the cluster.
     #[error("for a Redis in cluster mode, name one of its nodes: redis://host:port")]
     ClusterUrl,
-    /// It may be another time: [`Bus::connect`] waits for it, [`ping`] says so.
+    /// It may be another time: [`Bus::connect`] waits for it, [`ping()`] says so.
     #[error("Redis does not answer")]
     Away(#[source] fred::error::Error),
 }

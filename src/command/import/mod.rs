@@ -1,5 +1,6 @@
 //! `bellhop import`: the old notifications of another system, straight into the database, as they were; pushes nothing.
 
+mod checked;
 mod export;
 mod heads;
 mod progress;
@@ -11,11 +12,12 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use tokio_util::sync::CancellationToken;
 
-use self::export::{Checked, Export, Skip, Skipped};
+use self::checked::{Checked, Limits, Skip, Skipped};
+use self::export::Export;
 use self::heads::Heads;
 use self::progress::Progress;
 use super::{Failure, complain, say};
-use crate::api::old::OldRules;
+use crate::api::export_line::LineRules;
 use crate::backoff::Backoff;
 use crate::config::Backends;
 use crate::notification::Notification;
@@ -61,25 +63,30 @@ pub(super) struct Import {
 
 impl Import {
     pub(super) async fn run(self) -> Result<(), Failure> {
+        // Before anything waits for Ctrl-C: while standard input is read, that ends the program as ever.
+        let export = Export::open(&self.file)?;
         let interrupted = CancellationToken::new();
         tokio::select! {
-            outcome = self.check_and_write(&interrupted) => outcome,
+            outcome = self.check_and_write(&export, &interrupted) => outcome,
             never = interrupt(&interrupted) => never,
         }
     }
 
-    async fn check_and_write(&self, interrupted: &CancellationToken) -> Result<(), Failure> {
+    async fn check_and_write(
+        &self,
+        export: &Export,
+        interrupted: &CancellationToken,
+    ) -> Result<(), Failure> {
         let now = Utc::now();
-        let rules = OldRules {
+        let rules = LineRules {
             http_urls: self.allow_http_urls,
             now,
             ignored: &self.ignore,
         };
-        let export = Export::open(&self.file)?;
         let oldest = TimeDelta::try_days(self.backends.retention_days.into())
             .filter(|age| !age.is_zero())
             .and_then(|age| now.checked_sub_signed(age));
-        let limits = export::Limits {
+        let limits = Limits {
             oldest,
             each: self.backends.retention_changes,
         };
@@ -90,9 +97,7 @@ impl Import {
             return self.say_skipped(checked.skipped);
         }
 
-        let written = self
-            .write(&export, &mut checked, rules, interrupted)
-            .await?;
+        let written = self.write(export, &mut checked, rules, interrupted).await?;
         say(format_args!(
             "{} imported, {} known already",
             written.done.created, written.done.known
@@ -133,7 +138,7 @@ impl Import {
         &self,
         export: &Export,
         checked: &mut Checked,
-        rules: OldRules<'_>,
+        rules: LineRules<'_>,
         interrupted: &CancellationToken,
     ) -> Result<Written, Failure> {
         let url = self.backends.database_url.expose();

@@ -128,7 +128,10 @@ impl<E> Cursor<E> {
         if !std::mem::take(&mut self.owed.connect_later) {
             return Step::Nothing;
         }
-        self.owed.refresh.get_or_insert(Reason::Connect);
+        // It has no list, so a gap in it says less: that one is not told any more.
+        if self.owed.refresh != Some(Reason::Reset) {
+            self.owed.refresh = Some(Reason::Connect);
+        }
         match self.phase {
             Phase::Live | Phase::Holding => {
                 let told = self.refresh(self.seq, outlet);

@@ -166,6 +166,28 @@ fn a_client_that_resumes_is_not_told_later_to_fetch_the_list() {
     assert_eq!(wire.said(), Vec::<String>::new());
 }
 
+#[test]
+fn a_client_that_is_to_fetch_the_list_later_is_not_told_of_a_gap_instead() {
+    let (mut cursor, _) = Cursor::new(None, false);
+    cursor.spread();
+    let read = read_of(cursor.subscribed());
+    let mut wire = Wire::wide();
+    cursor_at(&mut cursor, read, 7, &mut wire);
+    let read = read_of(cursor.check(900));
+    let gap = Missed {
+        too_many: true,
+        ..missed([], 900)
+    };
+    let step = cursor.caught_up(read, &gap, &mut Wire::with_room(0));
+    assert_eq!(step, Step::Stalled);
+    assert_eq!(cursor.connect_due(&mut wire), Step::Nothing);
+    let read = read_of(cursor.drained());
+    assert_eq!(read.since, None);
+    let step = cursor.caught_up(read, &missed([], 900), &mut wire);
+    assert_eq!(step, Step::Nothing);
+    assert_eq!(wire.said(), ["count 9000 at 900", "Connect at 900"]);
+}
+
 /// Answers the first read of a cursor, and forgets what was said.
 fn cursor_at(cursor: &mut Cursor<u64>, read: Read, head: u64, wire: &mut Wire) {
     assert_eq!(

@@ -65,7 +65,7 @@ SELECT known.body_hash = $3 AS same_body, item.id, notification.created_seq, kno
 FROM idempotency AS known
 CROSS JOIN LATERAL unnest($4::text[], known.ids) WITH ORDINALITY AS item (user_id, id, place)
 LEFT JOIN notification ON notification.user_id = item.user_id AND notification.id = item.id
-WHERE known.scope = $1 AND known.key = $2
+WHERE known.scope = $1 AND known.key = $2 AND known.created_at > now() - INTERVAL '24 hours'
 ORDER BY item.place";
 
 impl Store {
@@ -91,11 +91,17 @@ impl Store {
             });
         };
 
-        let rows = self.first_answer(batch, key).await?;
-        Ok(Created {
-            items: replayed_items(&batch.to, &rows)?,
-            replayed: true,
-        })
+        // Between the two statements it became a day old and was taken or swept: the next try gets it.
+        let first = self.look_up(batch, key).await?;
+        first.ok_or(StoreError::Unavailable(sqlx::Error::RowNotFound))
+    }
+
+    pub(in crate::store) async fn first_answer(
+        &self,
+        batch: &Batch,
+        key: &IdempotencyKey,
+    ) -> Result<Option<Created>, StoreError> {
+        super::with_second_try(|| self.look_up(batch, key)).await
     }
 
     async fn insert(
@@ -130,27 +136,27 @@ impl Store {
         Ok(self.rows(query).await?)
     }
 
-    async fn first_answer(
+    async fn look_up(
         &self,
         batch: &Batch,
         key: &IdempotencyKey,
-    ) -> Result<Vec<PgRow>, StoreError> {
+    ) -> Result<Option<Created>, StoreError> {
         let query = sqlx::query(REPLAY)
             .bind(&key.scope)
             .bind(&key.key)
             .bind(key.body.as_slice())
             .bind(users(&batch.to));
         let rows = self.rows(query).await?;
-
-        // Between the two statements it became a day old and was taken or swept: the next try gets it.
-        let first = rows
-            .first()
-            .ok_or(StoreError::Unavailable(sqlx::Error::RowNotFound))?;
-        if first.try_get("same_body")? {
-            Ok(rows)
-        } else {
-            Err(StoreError::KeyReused)
+        let Some(first) = rows.first() else {
+            return Ok(None);
+        };
+        if !first.try_get::<bool, _>("same_body")? {
+            return Err(StoreError::KeyReused);
         }
+        Ok(Some(Created {
+            items: replayed_items(&batch.to, &rows)?,
+            replayed: true,
+        }))
     }
 }
 

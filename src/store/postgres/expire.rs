@@ -9,10 +9,13 @@ use crate::store::row::from_sql;
 use crate::store::{Counters, Gone, StoreError};
 use crate::user::UserId;
 
+/// Of users whom nobody holds at this moment: those of one who is being erased, or whom another node is at work
+/// on, would take the places of all others.
 const DUE: &str = "
-SELECT user_id, id FROM notification
+SELECT notification.user_id, id FROM notification JOIN user_feed ON user_feed.user_id = notification.user_id
 WHERE deleted_at IS NULL AND expires_at IS NOT NULL AND expires_at <= now()
-ORDER BY expires_at, created_seq LIMIT $1";
+ORDER BY expires_at, created_seq LIMIT $1
+FOR UPDATE OF user_feed SKIP LOCKED";
 
 /// Whoever is held by somebody else is left out, so that many nodes may sweep at once and none waits.
 const LOCK_FREE: &str = "

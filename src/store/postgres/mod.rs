@@ -74,6 +74,8 @@ impl Store {
             ("statement_timeout", STATEMENT_TIMEOUT),
             ("lock_timeout", LOCK_TIMEOUT),
             ("idle_in_transaction_session_timeout", IDLE_TIMEOUT),
+            // Compiling a statement takes longer than any of ours runs.
+            ("jit", "off"),
         ]);
         let patient = given.options([
             ("statement_timeout", "0"),
@@ -106,7 +108,7 @@ impl Store {
     pub(super) async fn epoch(&self) -> Result<String, StoreError> {
         let rows = match self.rows(sqlx::query(HISTORY)).await {
             // No right to ask, or an engine that only speaks PostgreSQL's language: the stored id alone.
-            Err(error @ sqlx::Error::Database(_)) if !super::is_unavailable(&error) => {
+            Err(error @ sqlx::Error::Database(_)) if !super::error::is_unavailable(&error) => {
                 self.rows(sqlx::query("SELECT id AS history FROM installation"))
                     .await?
             }

@@ -1,12 +1,14 @@
 //! What publishers do to an inbox after they have filled it: edit one notification, erase all, revoke tokens.
 
+use std::time::Duration;
+
 use chrono::SubsecRound;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, FromRow, Row};
 use uuid::Uuid;
 
 use super::inbox::{LOCK, updated};
-use super::{ANSWER_DEADLINE, Store, in_time, with_second_try};
+use super::{Store, in_time, with_second_try};
 use crate::store::row::{FeedRow, columns, feed_columns, from_sql};
 use crate::store::{Edit, Erasure, Revocation, StoreError, Updated};
 use crate::user::UserId;
@@ -67,6 +69,11 @@ SET ids = ARRAY(
         FROM unnest(known.ids) WITH ORDINALITY AS item (id, place) ORDER BY place)
 FROM held
 WHERE known.scope = held.scope AND known.key = held.key AND NOT held.alone";
+
+/// An inbox without a limit may have any number of rows, and has to be erased all the same. It holds up nobody
+/// but its user.
+const TAKE_TIME: &str = "SET LOCAL statement_timeout = '60s'";
+const ERASE_DEADLINE: Duration = Duration::from_secs(65);
 
 const ERASE: &str = concat!(
     "WITH gone AS (
@@ -132,7 +139,7 @@ impl Store {
     /// After an error in between, the connection is closed: that undoes the rest at once.
     async fn erase_once(&self, user: &UserId) -> Result<Erasure, StoreError> {
         let mut lease = self.connections.lease().await?;
-        let erasure = in_time(ANSWER_DEADLINE, erase(&mut lease.connection, user)).await?;
+        let erasure = in_time(ERASE_DEADLINE, erase(&mut lease.connection, user)).await?;
         Ok(lease.end(Ok(erasure))?)
     }
 
@@ -159,6 +166,7 @@ async fn erase(connection: &mut PgConnection, user: &UserId) -> Result<Erasure, 
         transaction.rollback().await?;
         return Ok(nothing);
     }
+    sqlx::raw_sql(TAKE_TIME).execute(&mut *transaction).await?;
     sqlx::query(FORGET_KEYS)
         .bind(user.as_str())
         .execute(&mut *transaction)

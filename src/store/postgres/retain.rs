@@ -1,12 +1,13 @@
 //! Forgetting what is too old or too much: user by user, and key by key.
 
 use sqlx::postgres::PgConnection;
-use sqlx::{Connection, Row};
+use sqlx::{Connection, FromRow, Row};
 use uuid::Uuid;
 
-use super::expire::{bury, user_id};
+use super::expire::bury;
 use super::{ANSWER_DEADLINE, Store, in_time, with_second_try};
 use crate::store::row::from_sql;
+use crate::store::walk::Walked;
 use crate::store::{RETAINED_AT_ONCE, ROWS_AT_ONCE, Retained, Retention, StoreError, UserPage};
 use crate::user::UserId;
 
@@ -104,21 +105,8 @@ impl Store {
             .bind(changes(retention))
             .bind(ROWS_AT_ONCE);
         let rows = self.rows(query).await?;
-
-        let mut due = Vec::new();
-        for row in &rows {
-            if row.try_get("due")? {
-                due.push(user_id(row)?);
-            }
-        }
-        let mut next = None;
-        if let Some(last) = rows.last() {
-            let candidates: i64 = last.try_get("candidates")?;
-            if candidates >= i64::from(limit) || candidates > rows.len() as i64 {
-                next = Some(user_id(last)?);
-            }
-        }
-        Ok(UserPage { due, next })
+        let walked = rows.iter().map(Walked::from_row);
+        Ok(UserPage::of(walked.collect::<Result<_, _>>()?, limit)?)
     }
 
     /// A transaction of at most six round trips.

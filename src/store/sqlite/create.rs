@@ -59,6 +59,21 @@ impl Store {
             replayed: false,
         })
     }
+
+    pub(in crate::store) async fn first_answer(
+        &self,
+        batch: &Batch,
+        key: &IdempotencyKey,
+    ) -> Result<Option<Created>, StoreError> {
+        let mut connection = self.turn().await?;
+        let mut transaction = super::begin(&mut connection).await?;
+        let now = super::now(&mut transaction).await?;
+        let items = first_answer(&mut transaction, &batch.to, key, now).await?;
+        Ok(items.map(|items| Created {
+            items,
+            replayed: true,
+        }))
+    }
 }
 
 async fn first_answer(

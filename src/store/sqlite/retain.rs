@@ -4,7 +4,8 @@ use sqlx::{Row, Sqlite, Transaction};
 
 use super::Store;
 use super::create::KEY_LIFETIME_MILLISECONDS;
-use super::expire::{bury, stored_user};
+use super::expire::bury;
+use crate::store::walk::Walked;
 use crate::store::{RETAINED_AT_ONCE, ROWS_AT_ONCE, Retained, Retention, StoreError, UserPage};
 use crate::user::UserId;
 
@@ -93,7 +94,7 @@ impl Store {
             .fetch_one(&mut *connection)
             .await?;
         let limits = Limits::of(retention, now);
-        let rows = sqlx::query(USERS)
+        let walked: Vec<Walked> = sqlx::query_as(USERS)
             .bind(after.map_or("", UserId::as_str))
             .bind(limit)
             .bind(limits.created_until)
@@ -102,21 +103,7 @@ impl Store {
             .bind(ROWS_AT_ONCE)
             .fetch_all(&mut *connection)
             .await?;
-
-        let mut due = Vec::new();
-        for row in &rows {
-            if row.try_get("due")? {
-                due.push(stored_user(row.try_get("user_id")?)?);
-            }
-        }
-        let mut next = None;
-        if let Some(last) = rows.last() {
-            let candidates: i64 = last.try_get("candidates")?;
-            if candidates >= i64::from(limit) || candidates > rows.len() as i64 {
-                next = Some(stored_user(last.try_get("user_id")?)?);
-            }
-        }
-        Ok(UserPage { due, next })
+        Ok(UserPage::of(walked, limit)?)
     }
 
     pub(in crate::store) async fn retain(

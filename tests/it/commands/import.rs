@@ -187,6 +187,17 @@ async fn what_would_be_forgotten_at_once_is_left_out_and_the_setting_is_named() 
     );
 }
 
+#[test]
+fn what_comes_twice_counts_once_against_the_limit_of_a_user() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::sqlite();
+    let once: Vec<Value> = (0..6).map(|n| line(1, n, n.try_into().unwrap())).collect();
+    let file = write(folder.path(), &[&once[..], &once[..]].concat());
+    let (code, output, error) = import(folder.path(), &database, &[&file, "--retention-changes=8"]);
+    assert_eq!((code, error.as_str()), (0, ""));
+    assert_eq!(output, "6 imported, 6 known already\n");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn standard_input_is_as_good_as_a_file() {
     let folder = tempfile::tempdir().unwrap();
@@ -214,6 +225,58 @@ async fn standard_input_is_as_good_as_a_file() {
     let (code, _, error) = import(folder.path(), &database, &["missing.ndjson"]);
     assert_eq!(code, 1);
     assert!(error.contains("missing.ndjson: No such file"), "{error}");
+}
+
+#[test]
+fn a_line_that_is_too_long_is_told_also_where_it_begins_with_blanks() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::sqlite();
+    let long = format!("{}{}", " ".repeat(70_000), line(1, 2, 1));
+    let text = format!("{}\n{long}\n", line(1, 1, 1));
+    std::fs::write(folder.path().join("old.ndjson"), text).unwrap();
+    let (code, output, error) = import(folder.path(), &database, &["old.ndjson"]);
+    assert_eq!((code, output.as_str()), (1, ""));
+    assert!(
+        error.contains("line 2: the line: at most 64 KiB"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_would_steer_a_terminal_is_told_escaped() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::sqlite();
+    let bad = with(line(1, 1, 1), &json!({"\u{1b}[2Jx\u{9b}": 1}));
+    let file = write(folder.path(), &[bad]);
+    let (code, _, error) = import(folder.path(), &database, &[&file]);
+    assert_eq!(code, 1);
+    assert!(error.contains(r"/\u{1b}[2Jx\u{9b}: no member"), "{error}");
+
+    let (code, _, error) = import(folder.path(), &database, &["."]);
+    assert_eq!(code, 1);
+    assert!(error.contains(". is a folder"), "{error}");
+}
+
+#[test]
+fn ctrl_c_ends_it_also_while_standard_input_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    for _ in 0..8 {
+        let mut child = bellhop(folder.path(), &["import", "-"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        // More than a pipe holds: when it is written, somebody reads.
+        input.write_all(&vec![b'\n'; 512 * 1024]).unwrap();
+        let id = child.id().to_string();
+        let mut kill = std::process::Command::new("kill");
+        assert!(kill.args(["-INT", &id]).status().unwrap().success());
+        let (ended, ends) = std::sync::mpsc::channel();
+        std::thread::spawn(move || ended.send(child.wait().unwrap()));
+        let status = ends.recv_timeout(DEADLINE).expect("Ctrl-C is not heard");
+        assert!(!status.success(), "{status}");
+        drop(input);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

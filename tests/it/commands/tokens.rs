@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::{Running, addresses, bellhop, run, serve, token};
+use crate::databases::Database;
 
 const SECRET: &str = "--jwt-secret=0123456789abcdef0123456789abcdef";
 
@@ -41,6 +42,45 @@ fn a_new_key_is_shown_once_with_the_setting_for_it() {
         0,
         "kept nowhere"
     );
+}
+
+#[test]
+fn a_setting_that_cannot_be_read_is_not_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    for key in ["hunter2", "shop:hunter2"] {
+        let mut command = bellhop(folder, &["check-config"]);
+        let output = command.env("BELLHOP_API_KEYS", key).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains("BELLHOP_API_KEYS"), "{told}");
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+    std::fs::write(folder.join(".env"), "JWT_SECRET=hunter2 and more\n").unwrap();
+    let (code, _, told) = run(folder, &["check-config"]);
+    assert_eq!(code, 2, "{told}");
+    assert!(told.contains(".env") && told.contains("quotes"), "{told}");
+    assert!(!told.contains("hunter2"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_banner_names_the_database_without_its_password() {
+    let Some(database) = Database::postgres().await else {
+        return;
+    };
+    let mut url = url::Url::parse(&database.url).unwrap();
+    if url.password().is_none() {
+        url.set_password(Some("hunter2")).unwrap();
+    }
+    let password = url.password().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let [listen, admin] = addresses();
+    let url = format!("--database-url={url}");
+    let arguments = ["serve", &url, "--listen", &listen, "--admin-listen", &admin];
+    let node = Running::start(bellhop(folder.path(), &arguments));
+    let line = node.line("Bellhop serves at");
+    assert!(line.contains(&format!("http://{listen}")), "{line}");
+    assert!(!line.contains(password), "{line}");
 }
 
 #[test]

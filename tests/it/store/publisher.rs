@@ -383,3 +383,21 @@ async fn a_revocation_is_remembered_and_never_goes_back(store: Store) {
     assert_eq!((seqs(&missed), missed.head, missed.floor), (vec![2], 3, 0));
     assert!(matches!(missed.rows[0].state, RowState::Live(_)));
 }
+
+/// As if there were a million rows: longer than any other statement may take.
+#[tokio::test]
+async fn erasing_takes_the_time_that_it_takes() {
+    let Some(database) = Database::postgres().await else {
+        return;
+    };
+    let store = super::migrated(&database).await;
+    send_many(&store, "42", 3).await;
+    let slow = "
+        CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(2.2); RETURN NULL; END';
+        CREATE TRIGGER slow BEFORE DELETE ON notification FOR EACH STATEMENT EXECUTE FUNCTION slow()";
+    let mut other = database.connection().await;
+    sqlx::raw_sql(slow).execute(&mut other).await.unwrap();
+
+    let erasure = store.erase(&user("42")).await.unwrap();
+    assert_eq!((erasure.moved, erasure.erased), (Some(moved(0, 4)), 3));
+}
