@@ -4,9 +4,8 @@ use std::borrow::Cow;
 use std::io::IsTerminal;
 
 use sha2::{Digest, Sha256};
-use tracing::level_filters::LevelFilter;
 use tracing::{Level, Subscriber};
-use tracing_subscriber::filter::{FilterExt as _, FilterFn};
+use tracing_subscriber::filter::FilterFn;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -37,10 +36,8 @@ where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
     let chosen = EnvFilter::try_new(&logs.log).map_err(|error| format!("RUST_LOG: {error}"))?;
-    // A filter of its own: as a directive of the chosen one, a longer one would beat it. Its hint leaves the
-    // highest level to the chosen one; without a hint, every message of every crate would be looked at.
-    let clamp = FilterFn::new(|metadata| permitted(metadata.target(), *metadata.level()))
-        .with_max_level_hint(LevelFilter::TRACE);
+    // A filter of its own: as a directive of the chosen one, a longer one would beat it.
+    let clamp = FilterFn::new(|metadata| permitted(metadata.target(), *metadata.level()));
     let format = logs.log_format.unwrap_or(if terminal {
         LogFormat::Text
     } else {
@@ -58,7 +55,9 @@ where
             .with_current_span(false)
             .boxed(),
     };
-    Ok(Registry::default().with(layer.with_filter(chosen.and(clamp))))
+    // Both stand before all layers. A filter of one layer keeps its decision for the thread, and after a record
+    // of the `log` crate that it does not want, it would also drop the thread's next message.
+    Ok(Registry::default().with(chosen).with(clamp).with(layer))
 }
 
 /// Whether a message may be logged, whatever `RUST_LOG` says: from this crate any, from others only warnings
@@ -116,6 +115,7 @@ mod tests {
     use std::sync::Arc;
 
     use parking_lot::Mutex;
+    use tracing::level_filters::LevelFilter;
 
     use super::*;
 
@@ -178,6 +178,17 @@ mod tests {
         assert!(text.contains("own debug") && text.contains("their error"));
         assert_eq!(text.lines().count(), 2, "{text}");
         assert_eq!(logged("off", LogFormat::Text), "");
+    }
+
+    #[test]
+    fn what_is_not_wanted_is_not_looked_at() {
+        let logs = Logs {
+            log_format: None,
+            log_user_ids: LogUserIds::Plain,
+            log: "info".to_owned(),
+        };
+        let subscriber = subscriber(&logs, false, std::io::sink).unwrap();
+        assert_eq!(subscriber.max_level_hint(), Some(LevelFilter::INFO));
     }
 
     #[test]
