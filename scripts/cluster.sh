@@ -102,7 +102,8 @@ report_ends() { # until the last child has ended: says which went
 
 stop_all() {
     echo "stopping …"
-    stop haproxy "${nodes[@]/#/node-}"
+    stop haproxy
+    signal=INT stop "${nodes[@]/#/node-}" # nobody needs to be sent away slowly
     stop_services
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::bus::{Bus, Sent};
+use crate::epoch::Epoch;
 use crate::event::{Body, Event, Message, Position};
 use crate::hub::Hub;
 use crate::metrics::Path;
@@ -17,12 +18,12 @@ use crate::user::UserId;
 pub struct Announcer {
     hub: Hub,
     bus: Bus,
-    epoch: Arc<str>,
+    epoch: Epoch,
 }
 
 impl Announcer {
     #[must_use]
-    pub fn new(hub: Hub, bus: Bus, epoch: Arc<str>) -> Self {
+    pub fn new(hub: Hub, bus: Bus, epoch: Epoch) -> Self {
         Self { hub, bus, epoch }
     }
 
@@ -34,7 +35,7 @@ impl Announcer {
             seq: change.seq,
             unread: change.unread,
         };
-        let event = Arc::new(Event::of(change, &self.epoch));
+        let event = Arc::new(Event::of(change, &self.epoch.get()));
         self.tell(Some(change.user.clone()), Body::Change(position, event))
     }
 
@@ -51,7 +52,10 @@ impl Announcer {
 
     /// Asks the user's clients to fetch the list. Like a transient emit, nothing remembers it.
     pub fn refresh(&self, user: UserId, seq: u64) -> Sent {
-        self.transient(Some(user), Event::refresh("requested", seq, &self.epoch))
+        self.transient(
+            Some(user),
+            Event::refresh("requested", seq, &self.epoch.get()),
+        )
     }
 
     /// Passes a transient emit on, to one user or to everyone. Nothing remembers it.

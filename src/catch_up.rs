@@ -1,19 +1,20 @@
 //! What a socket missed: read from the store, in one snapshot, and handed to its cursor.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::auth::Lifetime;
 use crate::backoff::Backoff;
+use crate::epoch::Epoch;
 use crate::event::Event;
+use crate::gather::{Gather, Question, Unanswered};
 use crate::hub::cursor::{Missed, Read, Step};
 use crate::hub::{Parcel, Seat};
-use crate::metrics::{Closed, Metrics, Path, Repair};
+use crate::metrics::{Closed, Metrics, Path, Repair, SocketRead};
 use crate::notification::{Change, What};
-use crate::store::{self, MissedRow, RowState, Store, StoreError};
+use crate::store::{self, MissedRow, RowState, Since, Standing, Store, StoreError};
 use crate::tasks::Tasks;
 use crate::user::UserId;
 
@@ -23,7 +24,7 @@ const HOLD: Duration = Duration::from_millis(50);
 /// How long a socket may be stalled until its transport is closed; its client comes back and resumes.
 const STALLED: Duration = Duration::from_secs(10);
 
-/// Reads of the store for sockets that this node has in flight at once: the rest of its connections is
+/// Statements for sockets that this node has in flight at once, each for many of them: the rest of its connections is
 /// for publishing, however many clients come back together.
 const READS: usize = 4;
 
@@ -32,10 +33,6 @@ const SPREAD: Duration = Duration::from_secs(10);
 
 /// How long a socket that connects waits for the store to say that its token is not revoked.
 const ADMISSION: Duration = Duration::from_secs(1);
-
-/// How often the log says at most that reads fail: each of thousands of sockets that wait for the store tries again
-/// every few seconds.
-const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// Pause before a read that failed is tried again, the first time; it doubles up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -52,34 +49,84 @@ pub enum Trust {
 /// Does for each socket what its cursor asks for. Cloning shares the limits.
 #[derive(Clone, Debug)]
 pub struct CatchUp {
-    store: Store,
     metrics: Arc<Metrics>,
     tasks: Tasks,
-    epoch: Arc<str>,
-    replay_limit: u32,
-    reads: Arc<Semaphore>,
-    /// When the log was last told that the store does not answer.
-    told: Arc<Mutex<Option<Instant>>>,
+    epoch: Epoch,
+    standings: Gather<Standings>,
+    missed: Gather<MissedBy>,
+}
+
+/// How users stand: of those who connect, and of those who fetch the list anyway.
+#[derive(Clone, Debug)]
+struct Standings {
+    store: Store,
+    metrics: Arc<Metrics>,
+}
+
+impl Question for Standings {
+    type About = UserId;
+    type Answer = Standing;
+
+    async fn ask(&self, users: &[UserId]) -> Result<Vec<Standing>, StoreError> {
+        self.metrics
+            .socket_reads
+            .of(SocketRead::Standing)
+            .increment(1);
+        self.store.standings(users).await
+    }
+}
+
+/// What sockets missed.
+#[derive(Clone, Debug)]
+struct MissedBy {
+    store: Store,
+    metrics: Arc<Metrics>,
+    limit: u32,
+}
+
+impl Question for MissedBy {
+    type About = Since;
+    type Answer = store::Missed;
+
+    async fn ask(&self, asked: &[Since]) -> Result<Vec<store::Missed>, StoreError> {
+        self.metrics
+            .socket_reads
+            .of(SocketRead::Missed)
+            .increment(1);
+        self.store.missed_by(asked, self.limit).await
+    }
 }
 
 impl CatchUp {
     #[must_use]
     pub fn new(
-        store: Store,
+        store: &Store,
         metrics: Arc<Metrics>,
         tasks: Tasks,
-        epoch: Arc<str>,
+        epoch: Epoch,
         replay_limit: u32,
     ) -> Self {
-        let reads = Arc::new(Semaphore::new(READS));
+        let turns = Arc::new(Semaphore::new(READS));
+        let standings = Standings {
+            store: store.clone(),
+            metrics: Arc::clone(&metrics),
+        };
+        let missed = MissedBy {
+            store: store.clone(),
+            metrics: Arc::clone(&metrics),
+            limit: replay_limit,
+        };
         Self {
-            store,
+            standings: Gather::new(
+                standings,
+                Arc::clone(&turns),
+                tasks.clone(),
+                Arc::clone(&metrics),
+            ),
+            missed: Gather::new(missed, turns, tasks.clone(), Arc::clone(&metrics)),
             metrics,
             tasks,
             epoch,
-            replay_limit,
-            reads,
-            told: Arc::default(),
         }
     }
 
@@ -101,18 +148,13 @@ impl CatchUp {
     ///
     /// A store that does not answer in time lets it in: the next read decides then.
     pub async fn trust(&self, user: &UserId, lifetime: Lifetime) -> Trust {
-        let asked = async {
-            // Closed never: the semaphore lives as long as this.
-            let _turn = self.reads.acquire().await;
-            self.store.standing(user).await
-        };
-        match tokio::time::timeout(ADMISSION, asked).await {
-            Ok(Ok(store::Standing {
+        match tokio::time::timeout(ADMISSION, self.standings.ask(user.clone())).await {
+            Ok(Ok(Standing {
                 valid_after: Some(valid_after),
                 ..
             })) if lifetime.is_revoked(valid_after) => Trust::Revoked,
             Ok(Ok(_)) => Trust::Proven,
-            Ok(Err(_away)) => Trust::Unknown,
+            Ok(Err(Unanswered)) => Trust::Unknown,
             Err(_late) => Trust::Unknown,
         }
     }
@@ -147,10 +189,8 @@ impl CatchUp {
                         backoff.reset();
                         seat.caught_up(read, &missed)
                     }
-                    Err(error) => {
-                        let pause = backoff.pause();
-                        self.report(&error, pause);
-                        tokio::time::sleep(pause).await;
+                    Err(Unanswered) => {
+                        tokio::time::sleep(backoff.pause()).await;
                         seat.read_failed(read)
                     }
                 },
@@ -170,16 +210,15 @@ impl CatchUp {
         seat: &Seat,
         read: Read,
         why: Option<Repair>,
-    ) -> Result<Missed<Parcel>, StoreError> {
-        // Closed never: the semaphore lives as long as this.
-        let _turn = self.reads.acquire().await;
+    ) -> Result<Missed<Parcel>, Unanswered> {
         let Some(since) = read.since else {
             return self.counters(seat).await;
         };
-        let missed = self
-            .store
-            .missed(&seat.user, since, self.replay_limit)
-            .await?;
+        let asked = Since {
+            user: seat.user.clone(),
+            seq: since,
+        };
+        let missed = self.missed.ask(asked).await?;
         self.dismiss_if_revoked(seat, missed.valid_after);
         let missed = self.encode(seat, since, missed, why);
         if let Some(why) = why {
@@ -200,11 +239,11 @@ impl CatchUp {
     }
 
     /// For a client that is going to fetch the list anyway: one key look-up.
-    async fn counters(&self, seat: &Seat) -> Result<Missed<Parcel>, StoreError> {
-        let store::Standing {
+    async fn counters(&self, seat: &Seat) -> Result<Missed<Parcel>, Unanswered> {
+        let Standing {
             counters,
             valid_after,
-        } = self.store.standing(&seat.user).await?;
+        } = self.standings.ask(seat.user.clone()).await?;
         self.dismiss_if_revoked(seat, valid_after);
         Ok(Missed {
             head: counters.seq,
@@ -272,21 +311,9 @@ impl CatchUp {
         };
         Parcel {
             seq,
-            event: Some(Arc::new(Event::of(&change, &self.epoch))),
+            event: Some(Arc::new(Event::of(&change, &self.epoch.get()))),
             published_at,
             path: Path::Repair,
         }
-    }
-
-    fn report(&self, error: &StoreError, pause: Duration) {
-        self.metrics.store_errors.of(error.into()).increment(1);
-        let now = Instant::now();
-        let mut told = self.told.lock();
-        if told.is_some_and(|told| now.duration_since(told) < TELL_EVERY) {
-            return;
-        }
-        *told = Some(now);
-        drop(told);
-        tracing::warn!(error = error as &dyn std::error::Error, retry_in = ?pause, "cannot read what a socket missed");
     }
 }

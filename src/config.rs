@@ -225,6 +225,10 @@ pub struct Sockets {
     /// Missed changes that a returning client gets as events; more come as one notification:refresh.
     #[arg(long, env = "BELLHOP_REPLAY_LIMIT", default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=500))]
     pub replay_limit: u32,
+
+    /// Seconds over which a node that got SIGTERM closes its sockets. 0: all at once, and it does not wait for balancers to notice.
+    #[arg(long, env = "BELLHOP_DRAIN_SECONDS", default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=3_600))]
+    pub drain_seconds: u32,
 }
 
 /// How much one party may use. A limit of 0 is none.
@@ -243,6 +247,15 @@ pub struct Limits {
         value_name = "N"
     )]
     pub limit_connections_per_user: usize,
+
+    /// Handshakes of sockets that this node takes a second. More are told to come back.
+    #[arg(
+        long,
+        env = "BELLHOP_LIMIT_HANDSHAKES_PER_SECOND",
+        default_value_t = 1_000,
+        value_name = "N"
+    )]
+    pub limit_handshakes_per_second: u32,
 
     /// Events a second that one socket may send, as a sustained rate and a burst.
     #[arg(
@@ -336,6 +349,11 @@ impl Sockets {
     #[must_use]
     pub fn connect_timeout(&self) -> Duration {
         Duration::from_millis(self.connect_timeout_ms)
+    }
+
+    #[must_use]
+    pub fn drain(&self) -> Duration {
+        Duration::from_secs(u64::from(self.drain_seconds))
     }
 }
 

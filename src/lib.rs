@@ -19,8 +19,8 @@
 //!
 //! `main → command → node → front, api, session → publish, inbox, catch_up → announce → store, bus, hub → event →
 //! notification → user`. `store`, `bus` and `hub` do not know each other: [`announce`] joins bus and hub after
-//! [`publish`] and [`inbox`] have written to the store, [`catch_up`] joins store and hub, and [`node`] runs the
-//! loop from bus to hub. One outside crate, one owner; `.ci/layers.sh` checks it.
+//! [`publish`] and [`inbox`] have written to the store, [`catch_up`] and [`feed`] join store and hub, and [`node`]
+//! runs the loop from bus to hub. One outside crate, one owner; `.ci/layers.sh` checks it.
 
 // The story.
 
@@ -29,6 +29,8 @@ pub mod user;
 pub mod notification;
 
 pub mod event;
+
+pub mod epoch;
 
 pub mod publish;
 
@@ -43,6 +45,12 @@ pub mod bus;
 pub mod hub;
 
 pub mod catch_up;
+
+pub mod feed;
+
+pub mod history;
+
+mod gather;
 
 pub mod presence;
 

@@ -158,6 +158,9 @@ label!(
     /// What started a read of what was missed.
     Repair, "kind": Gap = "gap", Bus = "bus", Feed = "feed", Stall = "stall");
 label!(
+    /// What a statement read for sockets.
+    SocketRead, "kind": Standing = "standing", Missed = "missed", Feed = "feed");
+label!(
     /// The way of a bus message, seen from this node.
     Direction, "direction": Published = "published", Received = "received", Ignored = "ignored");
 label!(
@@ -231,6 +234,12 @@ metrics! {
     repairs: Counter, Repair = "bellhop_repairs_total";
     /// Changes that such a read brought to a socket.
     repaired: Counter, Repair = "bellhop_repaired_changes_total";
+    /// Statements that read the store for sockets, each for many of them: as they connect, what they missed, and the feed's comparisons.
+    socket_reads: Counter, SocketRead = "bellhop_socket_reads_total";
+    /// Seconds in which the feed compares every user of this node with the store once; it stretches rather than load the store.
+    feed_period: Gauge, () = "bellhop_feed_period_seconds";
+    /// Seconds since the feed last had compared every user of this node with the store.
+    feed_lag: Gauge, () = "bellhop_feed_lag_seconds";
     /// Messages published to the bus, received from it, and received but ignored.
     bus_messages: Counter, Direction = "bellhop_bus_messages_total";
     /// What went wrong between this node and Redis.
@@ -243,6 +252,8 @@ metrics! {
     bus_queue_length: Gauge, () = "bellhop_bus_queue_length";
     /// 1 while the link to Redis is up and its subscriptions are confirmed; always 1 without Redis.
     redis_up: Gauge, () = "bellhop_redis_up";
+    /// 1 while messages between nodes may be lost, and sockets hear of them from the feed.
+    degraded: Gauge, () = "bellhop_degraded";
     /// Statements that the store could not carry out.
     store_errors: Counter, StoreError = "bellhop_store_errors_total";
     /// 1 while the node is leaving.

@@ -17,10 +17,13 @@ use crate::auth::{self, Identity, Refusal, Verifier};
 use crate::bus::{Bus, Subscription};
 use crate::catch_up::{CatchUp, Trust};
 use crate::config::{EventLimit, Listen, Sockets, Transport};
+use crate::epoch::Epoch;
+use crate::feed::Feed;
 use crate::hub::cursor::Step;
+use crate::hub::porch::Guest;
 use crate::hub::{Hub, Resume, Seat};
 use crate::inbox::Inbox;
-use crate::metrics::{Closed, Metrics, Rejected, Repair};
+use crate::metrics::{Closed, Metrics, Rejected};
 use crate::rate::{Bucket, Taken};
 use crate::receipts::Receipts;
 
@@ -54,8 +57,9 @@ pub struct Sessions {
     pub bus: Bus,
     pub inbox: Inbox,
     pub catch_up: CatchUp,
+    pub feed: Feed,
     pub metrics: Arc<Metrics>,
-    pub epoch: Arc<str>,
+    pub epoch: Epoch,
     pub receipts: Receipts,
     pub event_limit: EventLimit,
     /// Clients that bring nothing to resume from, and are told to fetch the list: at once, while it has room.
@@ -118,6 +122,7 @@ impl Sessions {
 
     /// Decides whether a socket may enter, and remembers as whom.
     async fn authenticate(&self, socket: &SocketRef, auth: &Value) -> Result<(), Refused> {
+        Guest::connected(socket);
         let (identity, trust) = self.admit(socket, auth).await.inspect_err(|refused| {
             self.report(socket, *refused);
             self.hub.dismiss(socket);
@@ -256,25 +261,32 @@ impl Sessions {
         if step != Step::Subscribe {
             return self.catch_up.follow(seat, step, None);
         }
-        let confirmed = tokio::time::timeout(CONFIRMATION, subscription.confirmed())
+        // What does not come in time anyway is not waited for.
+        let patience = if self.bus.is_healthy() {
+            CONFIRMATION
+        } else {
+            Duration::ZERO
+        };
+        let confirmed = tokio::time::timeout(patience, subscription.confirmed())
             .await
             .is_ok();
         self.catch_up
             .follow(Arc::clone(&seat), seat.subscribed(), None);
         if !confirmed {
-            self.recheck_when_confirmed(&seat, subscription).await;
+            self.compare_until_confirmed(&seat, subscription).await;
         }
     }
 
-    /// What came between the first read and the confirmation may have passed by.
-    async fn recheck_when_confirmed(&self, seat: &Arc<Seat>, subscription: &Subscription) {
+    /// What comes before the confirmation may pass by: until then, and once after, the feed compares the user.
+    async fn compare_until_confirmed(&self, seat: &Seat, subscription: &Subscription) {
         let mut patience = tokio::time::interval(CONFIRMATION);
         while !seat.is_gone() {
             tokio::select! {
-                () = subscription.confirmed() => {
-                    return self.catch_up.follow(Arc::clone(seat), seat.recheck(), Some(Repair::Bus));
-                }
-                _ = patience.tick() => {}
+                () = subscription.confirmed() => return self.feed.compare(&seat.user),
+                // While the bus is degraded, it compares everybody.
+                _ = patience.tick() => if self.bus.is_healthy() {
+                    self.feed.compare(&seat.user);
+                },
             }
         }
     }
@@ -305,17 +317,20 @@ fn with_transports(
 
 /// What the client brought to resume from. A `lastSeq` that is none is answered like one from the
 /// future: with a refresh, never with an error that would repeat for ever.
-fn resume(auth: &Value, epoch: &str) -> Resume {
+fn resume(auth: &Value, epoch: &Epoch) -> Resume {
+    // Before the epoch itself: one that is replaced in between is judged anew as the socket enters.
+    let generation = epoch.generation();
     let last_seq = auth.get("lastSeq").filter(|value| !value.is_null());
     // The Java client's auth payload holds texts only.
     let number = |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse().ok());
     let last_seq = last_seq.map(|value| number(value).unwrap_or(u64::MAX));
     let other_epoch = auth
         .get("epoch")
-        .is_some_and(|value| !value.is_null() && value.as_str() != Some(epoch));
+        .is_some_and(|value| !value.is_null() && value.as_str() != Some(&*epoch.get()));
     Resume {
         last_seq,
         other_epoch,
+        generation,
         spread: false,
     }
 }
@@ -340,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_resume_needs_a_number_and_the_present_epoch() {
-        let brought = |auth: Value| resume(&auth, "e1");
+        let brought = |auth: Value| resume(&auth, &"e1".into());
         assert_eq!(brought(json!({})), Resume::default());
         assert_eq!(
             brought(json!({"lastSeq": null, "epoch": null})),

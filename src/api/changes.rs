@@ -76,11 +76,13 @@ pub(super) async fn changes(
     );
     query.finish()?;
 
+    // Before the store is read: what is of a later history may bear an earlier epoch, never the other way round.
+    let present = state.epoch.get();
     let missed = async |user: UserId| Ok(state.store.missed(&user, since, limit).await?);
     let (user, missed) = reader.read(missed).await?;
-    let same_history = epoch.is_none_or(|epoch| *epoch == *state.epoch);
-    let told = told(missed, since, same_history, &state.epoch);
-    Ok(revalidated(&headers, &user, &state.epoch, &told))
+    let same_history = epoch.is_none_or(|epoch| *epoch == *present);
+    let told = told(missed, since, same_history, &present);
+    Ok(revalidated(&headers, &user, &present, &told))
 }
 
 fn told(missed: Missed, since: u64, same_history: bool, epoch: &str) -> Changes<'_> {

@@ -49,6 +49,7 @@ pub(super) async fn list(
         seq: u64,
         epoch: &'a str,
     }
+    let epoch = state.epoch.get();
     let list = async |user: UserId| Ok(state.store.list(&user, &list_query(&uri, &user)?).await?);
     let (user, page) = reader.read(list).await?;
     let listed = Listed {
@@ -56,7 +57,7 @@ pub(super) async fn list(
         next_cursor: page.next.map(|before| Cursor(before).encode(&user)),
         unread_count: page.unread,
         seq: page.seq,
-        epoch: &state.epoch,
+        epoch: &epoch,
     };
     Ok(answer(StatusCode::OK, &listed))
 }
@@ -95,11 +96,12 @@ pub(super) async fn unread_count(
     reader: Reader,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let epoch = state.epoch.get();
     let standing = async |user: UserId| Ok(state.store.standing(&user).await?);
     let (user, standing) = reader.read(standing).await?;
     let counters = standing.counters;
     let body = json!({ "count": counters.unread, "seq": counters.seq });
-    Ok(revalidated(&headers, &user, &state.epoch, &body))
+    Ok(revalidated(&headers, &user, &epoch, &body))
 }
 
 /// `GET /api/notifications/{id}`

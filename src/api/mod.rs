@@ -41,6 +41,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::auth::{ApiKeys, Verifier};
+use crate::epoch::Epoch;
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
 use crate::presence::Presence;
@@ -71,7 +72,7 @@ pub struct State {
     pub limits: PublishLimits,
     pub client_config: ClientConfig,
     pub user_ids: UserIds,
-    pub epoch: Arc<str>,
+    pub epoch: Epoch,
     pub metrics: Arc<Metrics>,
     pub origins: Origins,
     /// The development sign-in of the embedded default; elsewhere its route does not exist.

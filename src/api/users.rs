@@ -243,8 +243,9 @@ pub(super) async fn inspect(
     let mut query = Query::of(&uri);
     let limit = query.limit(LAST_CHANGES);
     query.finish()?;
+    let epoch = state.epoch.get();
     let found = state.store.inspect(&user, limit).await?;
-    let inspected = inspected(&user, &found, &state.epoch);
+    let inspected = inspected(&user, &found, &epoch);
     Ok(answer(StatusCode::OK, &inspected))
 }
 

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use bytes::BufMut;
 use serde_json::value::RawValue;
 
+use crate::epoch::Epoch;
 use crate::event::{self, Event, Message, Position};
 use crate::user::UserId;
 
@@ -54,7 +55,7 @@ pub(super) enum EnvelopeError {
 #[derive(Clone, Debug)]
 pub(super) struct Sender {
     pub(super) node: u64,
-    pub(super) epoch: Arc<str>,
+    pub(super) epoch: Epoch,
 }
 
 /// What arrived, still borrowed from the bytes.
@@ -176,13 +177,13 @@ impl Sender {
     }
 
     fn header(&self, kind: u8, n: u64, room: usize) -> Result<Vec<u8>, EnvelopeError> {
-        let mut bytes = Vec::with_capacity(20 + self.epoch.len() + room);
+        let epoch = self.epoch.get();
+        let mut bytes = Vec::with_capacity(20 + epoch.len() + room);
         bytes.put_u8(VERSION);
         bytes.put_u8(kind);
         bytes.put_u64(self.node);
         bytes.put_u64(n);
-        let length = u16::try_from(self.epoch.len());
-        put(&mut bytes, length, &self.epoch, Vec::put_u16)?;
+        put(&mut bytes, u16::try_from(epoch.len()), &epoch, Vec::put_u16)?;
         Ok(bytes)
     }
 }

@@ -12,7 +12,7 @@ pub mod local;
 mod questions;
 pub mod redis;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::event::Message;
 use crate::user::UserId;
@@ -142,6 +142,24 @@ impl Bus {
         match self {
             Self::Local(_) => true,
             Self::Redis(bus) => bus.is_healthy(),
+        }
+    }
+
+    /// The same, for whoever waits for it to change. [`Incoming::Restored`] is on its way before it becomes `true`.
+    #[must_use]
+    pub fn healthy(&self) -> watch::Receiver<bool> {
+        match self {
+            Self::Local(_) => watch::channel(true).1,
+            Self::Redis(bus) => bus.healthy(),
+        }
+    }
+
+    /// Whether it reaches nodes of other processes.
+    #[must_use]
+    pub fn leaves_the_process(&self) -> bool {
+        match self {
+            Self::Local(_) => false,
+            Self::Redis(_) => true,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! `bellhop serve`: runs a node until it is told to stop.
 
+use std::time::Duration;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -22,26 +24,31 @@ pub(super) async fn run(config: Config, program: &str) -> Result<(), Failure> {
     let interrupted = CancellationToken::new();
     let node = tokio::select! {
         node = Node::start(&config, listeners, Shared::default(), &interrupted) => node?,
-        () = signals.next() => return Ok(()),
+        _ = signals.next() => return Ok(()),
     };
     announce(&config, &node, program)?;
 
-    let failed = tokio::select! {
-        () = signals.next() => false,
-        () = node.failed() => true,
+    let why = tokio::select! {
+        asked = signals.next() => Some(asked),
+        () = node.failed() => None,
     };
-    tracing::info!("leaving");
+    let drain = match why {
+        Some(Asked::Terminate) => config.sockets.drain(),
+        // Somebody sits and waits, or there is nothing left to wait for.
+        Some(Asked::Interrupt) | None => Duration::ZERO,
+    };
+    tracing::info!(seconds = drain.as_secs(), "leaving");
     let clean = tokio::select! {
-        clean = node.stop() => clean,
+        clean = node.leave(drain) => clean,
         // Whoever asks twice does not want to wait.
-        () = signals.next() => return Err(Failure::new("ended at once, by a second signal")),
+        _ = signals.next() => return Err(Failure::new("ended at once, by a second signal")),
     };
-    match (failed, clean) {
-        (false, true) => Ok(()),
-        (true, _) => Err(Failure::new(
+    match (why, clean) {
+        (Some(_), true) => Ok(()),
+        (None, _) => Err(Failure::new(
             "a part of the node ended by itself; see the log",
         )),
-        (false, false) => Err(Failure::new("the node did not come to a clean end in time")),
+        (Some(_), false) => Err(Failure::new("the node did not come to a clean end in time")),
     }
 }
 
@@ -83,6 +90,14 @@ fn raise_descriptor_limit() {
     }
 }
 
+/// How the node was asked to leave.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    Terminate,
+    /// By Ctrl-C.
+    Interrupt,
+}
+
 /// SIGTERM and SIGINT: both ask the node to leave.
 struct Signals {
     terminate: Signal,
@@ -97,10 +112,10 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Asked::Terminate,
+            _ = self.interrupt.recv() => Asked::Interrupt,
         }
     }
 }

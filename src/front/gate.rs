@@ -12,8 +12,10 @@ use hyper::body::Frame;
 use crate::api::{Health, Origins};
 use crate::hub::Hub;
 use crate::hub::line::Line;
+use crate::hub::porch::{Guest, Porch};
 use crate::hub::transport::{self, Body, Endpoint, Transports, query};
 use crate::metrics::{Metrics, Rejected};
+use crate::rate::{Bucket, Taken};
 
 /// How long the body of a polling client's request may take.
 const BODY: Duration = Duration::from_secs(10);
@@ -26,6 +28,9 @@ pub struct Gate {
     pub hub: Hub,
     pub origins: Origins,
     pub health: Arc<Health>,
+    pub porch: Porch,
+    /// Handshakes.
+    pub rate: Arc<Bucket>,
     pub metrics: Arc<Metrics>,
     /// Bytes of a packet.
     pub limit_body: usize,
@@ -35,9 +40,11 @@ pub struct Gate {
 
 impl Gate {
     /// Answers a request below the socket path. The request's [`Line`] is among its extensions.
-    pub async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Infallible> {
-        if let Some(refusal) = self.refuse(&request) {
-            return Ok(refusal);
+    pub async fn answer(self, mut request: Request<Body>) -> Result<Response<Body>, Infallible> {
+        match self.admit(&request) {
+            Ok(Some(guest)) => drop(request.extensions_mut().insert(guest)),
+            Ok(None) => {}
+            Err(refused) => return Ok(self.refuse(refused)),
         }
         let request = match self.read_body(request).await {
             Ok(request) => request,
@@ -46,32 +53,41 @@ impl Gate {
         Ok(self.pass(request).await)
     }
 
-    /// Refuses a handshake before any session exists. What a retry cures is `503` with `Retry-After`:
-    /// from a `connect_error` the official clients would not come back.
-    fn refuse(&self, request: &Request<Body>) -> Option<Response<Body>> {
+    /// Decides on a handshake before any session exists and before any work: `None` for other requests.
+    ///
+    /// What a retry cures is `503` or `429` with `Retry-After`: from a `connect_error` the official clients
+    /// would not come back.
+    fn admit(&self, request: &Request<Body>) -> Result<Option<Arc<Guest>>, Refused> {
         let headers = request.headers();
         let is_refused = |origin| !self.origins.admits(origin, headers.get(header::HOST));
-        let (status, code, reason) = if headers.get(header::ORIGIN).is_some_and(is_refused) {
-            (StatusCode::FORBIDDEN, "origin_refused", Rejected::Origin)
-        } else if query(request.uri(), "sid").is_some() {
-            return None;
-        } else if self.health.is_draining() {
-            (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "draining",
-                Rejected::Draining,
-            )
-        } else if !self.hub.has_room() {
-            (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "node_full",
-                Rejected::Limit,
-            )
-        } else {
-            return None;
-        };
+        if headers.get(header::ORIGIN).is_some_and(is_refused) {
+            return Err(Refused::Origin);
+        }
+        if query(request.uri(), "sid").is_some() {
+            return Ok(None);
+        }
+        if self.health.is_draining() {
+            return Err(Refused::Draining);
+        }
+        if !self.hub.has_room() {
+            return Err(Refused::Full);
+        }
+        if self.rate.take() != Taken::Granted {
+            return Err(Refused::TooOften);
+        }
+        self.porch.enter().ok_or(Refused::Busy).map(Some)
+    }
+
+    fn refuse(&self, refused: Refused) -> Response<Body> {
+        let (status, code, reason) = refused.as_answer();
         self.metrics.connections_rejected.of(reason).increment(1);
-        Some(refusal(status, code))
+        let mut response = refusal(status, code);
+        if matches!(refused, Refused::Draining) {
+            // The client's next try finds another node.
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        response
     }
 
     /// Reads the body here: the library would wait for it for ever, also after its session has ended.
@@ -118,6 +134,31 @@ impl Gate {
     }
 }
 
+/// Why there is no handshake.
+#[derive(Clone, Copy, Debug)]
+enum Refused {
+    Origin,
+    Draining,
+    Full,
+    TooOften,
+    /// Too many sessions wait for their CONNECT.
+    Busy,
+}
+
+impl Refused {
+    fn as_answer(self) -> (StatusCode, &'static str, Rejected) {
+        const LATER: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+        const LESS: StatusCode = StatusCode::TOO_MANY_REQUESTS;
+        match self {
+            Self::Origin => (StatusCode::FORBIDDEN, "origin_refused", Rejected::Origin),
+            Self::Draining => (LATER, "draining", Rejected::Draining),
+            Self::Full => (LATER, "node_full", Rejected::Limit),
+            Self::TooOften => (LESS, "rate_limited", Rejected::RateLimited),
+            Self::Busy => (LATER, "node_busy", Rejected::Limit),
+        }
+    }
+}
+
 /// The library offers the upgrade whether it is allowed or not, and clients would try it in vain.
 async fn without_upgrade(response: Response<Body>) -> Response<Body> {
     /// An open packet has some 130 bytes.
@@ -155,7 +196,12 @@ fn refusal(status: StatusCode, code: &str) -> Response<Body> {
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),
     );
-    if status == StatusCode::SERVICE_UNAVAILABLE {
+    if [
+        StatusCode::SERVICE_UNAVAILABLE,
+        StatusCode::TOO_MANY_REQUESTS,
+    ]
+    .contains(&status)
+    {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response

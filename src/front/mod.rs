@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use crate::api::Health;
 use crate::hub::line::{Line, Watched};
 use crate::hub::transport::{self, Body, Endpoint};
 use crate::tasks::Tasks;
@@ -49,6 +50,7 @@ pub struct Front {
     pub socket_path: Arc<str>,
     /// Connections at a time, upgraded ones among them; further ones wait in the kernel's queue.
     pub limit_connections: usize,
+    pub health: Arc<Health>,
     pub tasks: Tasks,
 }
 
@@ -132,11 +134,17 @@ impl Front {
         let work = self
             .tasks
             .spawn(transport::answer(self.api.clone(), request));
-        work.await.unwrap_or_else(|_panicked| {
+        let mut response = work.await.unwrap_or_else(|_panicked| {
             let mut response = Response::new(Body::default());
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             response
-        })
+        });
+        if self.health.is_draining() {
+            // The caller's next request finds another node.
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        response
     }
 }
 

@@ -1,8 +1,11 @@
 //! The sockets of this node: who is here, and how a message for a user reaches each of their sockets.
 
 mod account;
+mod compare;
 pub mod cursor;
+mod drain;
 pub mod line;
+pub mod porch;
 mod receipt;
 mod seat;
 mod token;
@@ -19,13 +22,15 @@ use socketioxide::extract::SocketRef;
 use tokio::sync::Notify;
 
 use crate::auth::Lifetime;
-use crate::event::{Body, Event, Message, SERVER_DRAIN};
+use crate::epoch::Epoch;
+use crate::event::{Body, Message};
 use crate::metrics::{Closed, Labels, Metrics, Path, Rejected, Repair, Resumed, Transport};
 use crate::telemetry::UserIds;
 use crate::user::UserId;
 use cursor::Step;
 use transport::Transports;
 
+pub use compare::{Behind, Compared, Head, Served};
 pub use seat::{Parcel, Resume, Seat};
 
 /// Locks that the users are spread over, so that a connect and a delivery rarely meet.
@@ -70,7 +75,7 @@ pub struct Limits {
 pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) transports: Arc<Transports>,
-    pub(crate) epoch: Arc<str>,
+    pub(crate) epoch: Epoch,
     pub(crate) user_ids: UserIds,
     /// Each seat holds one more of it.
     pub(crate) alive: Arc<()>,
@@ -81,7 +86,7 @@ impl Hub {
     pub fn new(
         metrics: Arc<Metrics>,
         transports: Arc<Transports>,
-        epoch: Arc<str>,
+        epoch: Epoch,
         user_ids: UserIds,
         limits: Limits,
         follow: Follow,
@@ -138,9 +143,10 @@ impl Hub {
             return None;
         }
         self.report_entry(&seat, resume);
+        let step = self.mind_epoch(&seat, resume, step);
         // After it was registered: either the closing sees it, or it sees the closing.
         if self.closing.load(Ordering::SeqCst) {
-            Self::send_away(&seat);
+            drain::send_away(&seat);
         }
         Some((seat, step))
     }
@@ -266,11 +272,6 @@ impl Hub {
         }
     }
 
-    /// Compares every socket with the store, because messages may have passed this node by.
-    pub fn recheck(&self) {
-        self.for_each(|seat| self.proceed(seat, seat.recheck(), Some(Repair::Bus)));
-    }
-
     /// Warns clients whose tokens end soon, and closes those whose tokens have ended, `leeway` seconds
     /// after. Also forgets who has been away for too long to be a returning client.
     pub fn sweep(&self, now: u64, leeway: u64) {
@@ -282,21 +283,6 @@ impl Hub {
             .lock()
             .retain(|_, left| left.elapsed() < RETURN_WINDOW);
         self.shared.transports.sweep();
-    }
-
-    /// Tells every socket that the node leaves, and closes its transport; those that still come are
-    /// closed as they enter.
-    pub fn close_all(&self) {
-        self.closing.store(true, Ordering::SeqCst);
-        self.for_each(|seat| Self::send_away(seat));
-    }
-
-    fn send_away(seat: &Seat) {
-        seat.control(&Event::new(
-            SERVER_DRAIN,
-            &serde_json::json!({ "retryAfterMs": 0 }),
-        ));
-        seat.close(Closed::Drain);
     }
 
     /// Sockets of this node.

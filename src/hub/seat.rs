@@ -80,6 +80,8 @@ pub struct Resume {
     pub last_seq: Option<u64>,
     /// It named an epoch, and that is not the present one.
     pub other_epoch: bool,
+    /// The epoch's generation by which that was judged.
+    pub generation: u64,
     /// It came with many others: that it is to fetch the list, it is told later.
     pub spread: bool,
 }
@@ -140,6 +142,22 @@ impl Seat {
             return Step::Nothing;
         }
         cursor.check(seq)
+    }
+
+    /// Up to where it has been served, if it is not owed a new beginning.
+    pub(super) fn served(&self) -> Option<u64> {
+        self.cursor.lock().seq()
+    }
+
+    /// Whether there is something up to `head` that it was not handed.
+    pub(super) fn is_behind(&self, head: u64) -> bool {
+        let cursor = self.cursor.lock();
+        cursor.seq().is_some_and(|served| served < head)
+    }
+
+    /// Every seq means something else now; the client is told.
+    pub(super) fn epoch_changed(&self) -> Step {
+        self.cursor.lock().epoch_changed()
     }
 
     /// Tokens issued at or before `valid_after`, in milliseconds since 1970, are revoked. Answers whether its own is.
@@ -390,7 +408,7 @@ impl Outlet<Parcel> for Wire<'_> {
     /// A change needs room in the account. The few events that accompany changes do not: the library's
     /// queue has room for them far above the account's limit.
     fn emit(&mut self, item: Item<'_, Parcel>) -> bool {
-        let epoch = &self.0.shared.epoch;
+        let epoch = &self.0.shared.epoch.get();
         match item {
             Item::Change(parcel) => self.parcel(parcel),
             Item::Count { unread, seq } => self.send(&Event::unread_count(unread, seq)),

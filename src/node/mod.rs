@@ -1,11 +1,13 @@
 //! One node: starts its pieces, and stops them. The only folder that knows all others.
 
 mod pieces;
+mod repairs;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::AuthSetupError;
@@ -20,6 +22,12 @@ use pieces::Pieces;
 /// end, when the node stops.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long all of that may take together, from the end of the drain.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// How long balancers may take to notice that a node is leaving, and are served meanwhile.
+const NOTICE: Duration = Duration::from_secs(5);
+
 /// A running node.
 #[derive(Debug)]
 pub struct Node {
@@ -28,6 +36,7 @@ pub struct Node {
     pieces: Pieces,
     /// The public port's; they end before the other tasks, so that requests in flight find those running.
     connections: Tasks,
+    drain: Duration,
 }
 
 /// Where a node listens: bound already, so that a taken port is known before anything else happens.
@@ -111,6 +120,7 @@ impl Node {
             admin_address,
             pieces,
             connections,
+            drain: config.sockets.drain(),
         })
     }
 
@@ -139,31 +149,49 @@ impl Node {
         }
     }
 
-    /// Leaves: refuses handshakes, closes the sockets' transports, answers the requests in flight, ends
-    /// the tasks. Answers whether all of that was done in time.
+    /// Leaves as on SIGTERM: in the time that is set.
     pub async fn stop(self) -> bool {
+        let drain = self.drain;
+        self.leave(drain).await
+    }
+
+    /// Leaves: is not ready any more and refuses handshakes, closes the sockets' transports over the time of
+    /// `drain`, answers the requests in flight, lets go out what is queued, ends the tasks. REST is served until
+    /// the sockets are gone, and as long as balancers may take to notice.
+    ///
+    /// Returns at the latest [`LIMIT`] after the drain. Answers whether all was done in time.
+    pub async fn leave(self, drain: Duration) -> bool {
         let Pieces {
             health,
             metrics,
             hub,
             tasks,
+            work,
             store,
             shares_store,
             ..
         } = self.pieces;
         health.set_draining();
         metrics.draining.of(()).set(1.0);
-        hub.close_all();
-        let closed = tokio::time::timeout(PATIENCE, hub.emptied()).await.is_ok();
+        let noticed = if drain.is_zero() { drain } else { NOTICE };
+        let deadline = Instant::now() + drain.max(noticed) + LIMIT;
+        let patience = || PATIENCE.min(deadline.saturating_duration_since(Instant::now()));
+
+        tokio::join!(hub.drain(drain), tokio::time::sleep(noticed));
+        let closed = tokio::time::timeout(patience(), hub.emptied())
+            .await
+            .is_ok();
         if !closed {
             tracing::warn!(sockets = hub.len(), "some sockets did not close in time");
         }
-        let answered = self.connections.finish(PATIENCE).await;
-        let ended = tasks.finish(PATIENCE).await;
-        if !shares_store {
-            store.close().await;
+        let answered = self.connections.finish(patience()).await;
+        let done = work.finish(patience()).await;
+        let ended = tasks.finish(patience()).await;
+        if shares_store {
+            return closed && answered && done && ended;
         }
-        closed && answered && ended
+        let left = tokio::time::timeout(patience(), store.close()).await;
+        closed && answered && done && ended && left.is_ok()
     }
 }
 

@@ -12,20 +12,24 @@ use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 
+use super::repairs::Repairs;
 use super::{Shared, StartError};
 use crate::announce::{Announcer, now_ms};
 use crate::api::{
     self, ClientConfig, DevSignIn, Health, Options, Origins, PublishLimits, Revocations,
 };
 use crate::auth::{ApiKeys, LEEWAY_SECONDS, Verifier};
-use crate::bus::{self, Bus, Exchange, Incoming};
+use crate::bus::{self, Bus, Exchange, Receiver};
 use crate::catch_up::CatchUp;
-use crate::config::{self, Config};
+use crate::config::{self, Config, EventLimit};
+use crate::epoch::Epoch;
+use crate::feed::Feed;
 use crate::front::{Front, Gate, slim};
+use crate::hub::porch::Porch;
 use crate::hub::transport::{Body, Endpoint, Transports};
 use crate::hub::{self, Hub};
 use crate::inbox::Inbox;
-use crate::metrics::{Metrics, Path};
+use crate::metrics::Metrics;
 use crate::presence::Presence;
 use crate::publish::Publisher;
 use crate::rate::Bucket;
@@ -45,9 +49,12 @@ pub(super) struct Pieces {
     verifier: Verifier,
     pub(super) metrics: Arc<Metrics>,
     pub(super) tasks: Tasks,
+    /// What requests and sockets have begun: it ends before the other tasks, so that what it has to say
+    /// still goes out.
+    pub(super) work: Tasks,
     pub(super) health: Arc<Health>,
     transports: Arc<Transports>,
-    epoch: Arc<str>,
+    epoch: Epoch,
     pub(super) store: Store,
     /// Others of this process use the store as well, and go on.
     pub(super) shares_store: bool,
@@ -55,6 +62,7 @@ pub(super) struct Pieces {
     receipts: Receipts,
     pub(super) hub: Hub,
     bus: Bus,
+    feed: Feed,
 }
 
 impl Pieces {
@@ -76,45 +84,35 @@ impl Pieces {
 
         let shares_store = shared.store.is_some();
         let store = open_store(config, shared.store, &metrics, stop).await?;
-        let epoch: Arc<str> = store.epoch().await?.into();
+        let epoch = Epoch::new(store.epoch().await?);
 
-        let limit = config.sockets.replay_limit;
         let catch_up = CatchUp::new(
-            store.clone(),
+            &store,
             Arc::clone(&metrics),
             tasks.clone(),
-            Arc::clone(&epoch),
-            limit,
+            epoch.clone(),
+            config.sockets.replay_limit,
         );
-        let following = catch_up.clone();
-        let follow = Box::new(move |seat, step, why| following.follow(seat, step, why));
         let transports = Arc::new(Transports::new(
             config.listen.socket_io_path.clone(),
             tasks.clone(),
         ));
-        let limits = hub::Limits {
-            sockets: connection_limit(config),
-            per_user: config.limits.limit_connections_per_user,
-        };
-        metrics
-            .connections_limit
-            .of(())
-            .set(u32::try_from(limits.sockets).unwrap_or(u32::MAX));
-        let user_ids = UserIds(config.logs.log_user_ids);
-        let hub = Hub::new(
-            Arc::clone(&metrics),
-            Arc::clone(&transports),
-            Arc::clone(&epoch),
-            user_ids,
-            limits,
-            follow,
-        );
+        let hub = new_hub(config, &metrics, &transports, &epoch, catch_up.clone());
         measured.get_or_init(|| hub.clone());
-        let bus = join_bus(config, shared.exchange, &epoch, &metrics, &tasks, &hub)?;
+        let (bus, incoming) = join_bus(config, shared.exchange, &epoch, &metrics, &tasks)?;
+        let repairs = Repairs {
+            store: store.clone(),
+            hub: hub.clone(),
+            bus: bus.clone(),
+            epoch: epoch.clone(),
+            metrics: Arc::clone(&metrics),
+        };
+        let feed = repairs.start(incoming, &tasks);
         Ok(Self {
             verifier,
             metrics,
             tasks,
+            work: Tasks::default(),
             health,
             transports,
             epoch,
@@ -124,22 +122,23 @@ impl Pieces {
             receipts: Receipts::default(),
             hub,
             bus,
+            feed,
         })
     }
 
     /// Puts the pieces behind the public port, and answers the tasks that serve it.
     pub(super) fn serve(&self, config: &Config, listener: TcpListener) -> Tasks {
-        let announcer = Announcer::new(self.hub.clone(), self.bus.clone(), Arc::clone(&self.epoch));
+        let announcer = Announcer::new(self.hub.clone(), self.bus.clone(), self.epoch.clone());
         let inbox = Inbox::new(
             self.store.clone(),
             announcer.clone(),
-            self.tasks.clone(),
+            self.work.clone(),
             Arc::clone(&self.metrics),
         );
         let publisher = Publisher::new(
             self.store.clone(),
             announcer,
-            self.tasks.clone(),
+            self.work.clone(),
             Arc::clone(&self.metrics),
         );
         let origins = Origins::new(&config.listen.cors_origins, config.auth.is_embedded());
@@ -151,12 +150,17 @@ impl Pieces {
             api: self.api(config, &origins, publisher, inbox),
             sockets,
             socket_path: config.listen.socket_io_path.as_str().into(),
+            health: Arc::clone(&self.health),
             limit_connections: stream_limit(connection_limit(config)),
             tasks: connections.clone(),
         };
-        let (hub, metrics) = (self.hub.clone(), Arc::clone(&self.metrics));
+        let (hub, feed, metrics) = (
+            self.hub.clone(),
+            self.feed.clone(),
+            Arc::clone(&self.metrics),
+        );
         self.tasks
-            .essential("sweep", |stop| sweep(hub, metrics, stop));
+            .essential("sweep", |stop| sweep(hub, feed, metrics, stop));
         connections.essential("front", |stop| front.serve(listener, stop));
         connections
     }
@@ -186,8 +190,9 @@ impl Pieces {
             bus: self.bus.clone(),
             inbox,
             catch_up: self.catch_up.clone(),
+            feed: self.feed.clone(),
             metrics: Arc::clone(&self.metrics),
-            epoch: Arc::clone(&self.epoch),
+            epoch: self.epoch.clone(),
             receipts: self.receipts.clone(),
             newcomers: Bucket::new(NEWCOMERS),
             event_limit: config.limits.limit_events_per_socket,
@@ -205,6 +210,11 @@ impl Pieces {
             hub: self.hub.clone(),
             origins: origins.clone(),
             health: Arc::clone(&self.health),
+            porch: Porch::default(),
+            rate: Arc::new(Bucket::new(EventLimit {
+                rate: config.limits.limit_handshakes_per_second,
+                burst: config.limits.limit_handshakes_per_second,
+            })),
             metrics: Arc::clone(&self.metrics),
             limit_body: usize::try_from(config.sockets.max_payload_bytes).unwrap_or(usize::MAX),
             upgrades: config
@@ -254,7 +264,7 @@ impl Pieces {
             ),
             client_config: ClientConfig::new(&config.listen),
             user_ids: UserIds(config.logs.log_user_ids),
-            epoch: Arc::clone(&self.epoch),
+            epoch: self.epoch.clone(),
             metrics: Arc::clone(&self.metrics),
             origins: origins.clone(),
             dev: secret.map(|secret| DevSignIn {
@@ -315,42 +325,55 @@ async fn open_store(
     }
 }
 
-/// Joins the bus, and passes on what comes from it for the life of the node.
+/// The registry of sockets; what their cursors ask for, `catch_up` does.
+fn new_hub(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    transports: &Arc<Transports>,
+    epoch: &Epoch,
+    catch_up: CatchUp,
+) -> Hub {
+    let limits = hub::Limits {
+        sockets: connection_limit(config),
+        per_user: config.limits.limit_connections_per_user,
+    };
+    metrics
+        .connections_limit
+        .of(())
+        .set(u32::try_from(limits.sockets).unwrap_or(u32::MAX));
+    Hub::new(
+        Arc::clone(metrics),
+        Arc::clone(transports),
+        epoch.clone(),
+        UserIds(config.logs.log_user_ids),
+        limits,
+        Box::new(move |seat, step, why| catch_up.follow(seat, step, why)),
+    )
+}
+
+/// Joins the bus; what comes from it is for [`Repairs`] to take.
 fn join_bus(
     config: &Config,
     exchange: Option<Exchange>,
-    epoch: &Arc<str>,
+    epoch: &Epoch,
     metrics: &Arc<Metrics>,
     tasks: &Tasks,
-    hub: &Hub,
-) -> Result<Bus, StartError> {
-    let (bus, mut incoming) = match &config.backends.redis_url {
-        Some(url) => {
-            let settings = bus::redis::Config::new(url.expose(), &config.backends.bus_prefix);
-            bus::redis::Bus::connect(&settings, Arc::clone(epoch), Arc::clone(metrics), tasks)?
+) -> Result<(Bus, Receiver), StartError> {
+    let Some(url) = &config.backends.redis_url else {
+        if !config.backends.is_sqlite() {
+            tracing::warn!(
+                "no REDIS_URL: if other nodes share this database, sockets hear from them a second later"
+            );
         }
-        None => exchange.unwrap_or_default().join(Arc::clone(metrics)),
+        return Ok(exchange.unwrap_or_default().join(Arc::clone(metrics)));
     };
-    let (hub, answering) = (hub.clone(), bus.clone());
-    tasks.essential("bus to hub", |stop| async move {
-        loop {
-            let incoming = tokio::select! {
-                incoming = incoming.recv() => incoming,
-                () = stop.cancelled() => return,
-            };
-            match incoming {
-                Some(Incoming::Message(message)) => hub.deliver(&message, Path::Remote),
-                // A node of another epoch has read it later or earlier than this one; what the store says is
-                // compared either way.
-                Some(Incoming::Restored | Incoming::OtherEpoch) => hub.recheck(),
-                Some(Incoming::Asked { user, question }) => {
-                    answering.answer(&question, hub.sockets_of(&user));
-                }
-                None => return,
-            }
-        }
-    });
-    Ok(bus)
+    let settings = bus::redis::Config::new(url.expose(), &config.backends.bus_prefix);
+    Ok(bus::redis::Bus::connect(
+        &settings,
+        epoch.clone(),
+        Arc::clone(metrics),
+        tasks,
+    )?)
 }
 
 fn serve_admin(
@@ -378,13 +401,14 @@ fn serve_admin(
 }
 
 /// What is due each second.
-async fn sweep(hub: Hub, metrics: Arc<Metrics>, stop: CancellationToken) {
+async fn sweep(hub: Hub, feed: Feed, metrics: Arc<Metrics>, stop: CancellationToken) {
     let mut each_second = tokio::time::interval(Duration::from_secs(1));
     each_second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = each_second.tick() => {
                 hub.sweep(now_ms() / 1_000, LEEWAY_SECONDS);
+                feed.measure();
                 metrics.upkeep();
             }
             () = stop.cancelled() => return,

@@ -119,6 +119,13 @@ pub struct Standing {
     pub valid_after: ValidAfter,
 }
 
+/// Up to where a device of the user has been served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Since {
+    pub user: UserId,
+    pub seq: u64,
+}
+
 /// One notification, if there is such a one that is not deleted, and the user's standing of the same snapshot.
 #[derive(Debug)]
 pub struct Found {

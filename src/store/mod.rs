@@ -16,6 +16,7 @@ mod walk;
 
 use sha2::{Digest, Sha256};
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::notification::{Notification, Reason};
@@ -24,7 +25,8 @@ use crate::user::UserId;
 pub use self::dialogue::{
     Address, Batch, Bulk, Confirmation, Counters, Created, CreatedItem, Deletion, Edit, Erasure,
     Found, Gone, IdempotencyKey, Imported, InspectedRow, Inspection, ListQuery, Missed, MissedRow,
-    Page, Retained, Retention, Revocation, RowState, Standing, Updated, UserPage, ValidAfter,
+    Page, Retained, Retention, Revocation, RowState, Since, Standing, Updated, UserPage,
+    ValidAfter,
 };
 pub use self::error::StoreError;
 
@@ -36,6 +38,8 @@ const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
 const RETAINED_AT_ONCE: u32 = 500;
 /// How many rows a page of [`Store::users`] reads, more or less: a fraction of what a statement has time for.
 const ROWS_AT_ONCE: i64 = 50_000;
+/// How many rows [`Store::missed_by`] reads, more or less: what many missed is held in memory at once.
+const ROWS_FOR_MANY: u32 = 10_000;
 /// How far below the seq that a device says [`Store::confirm`] looks for what was not confirmed before.
 const CONFIRMED_AT_ONCE: u32 = 1000;
 
@@ -371,6 +375,53 @@ impl Store {
         match self {
             Self::Sqlite(store) => store.missed(user, since, limit).await,
             Self::Postgres(store) => store.missed(user, since, limit).await,
+        }
+    }
+
+    /// The standings of many users, in their order: one statement, one key look-up for each.
+    pub async fn standings(&self, users: &[UserId]) -> Result<Vec<Standing>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.standings(users).await,
+            Self::Postgres(store) => store.standings(users).await,
+        }
+    }
+
+    /// What each of them missed, at most `limit` rows each, in one statement: [`Store::missed`] for many.
+    ///
+    /// Answers the first so many of `asked`, at least one: where together they missed much, the others have to
+    /// be asked for again. Each answer is of one snapshot that was taken after the call.
+    pub async fn missed_by(&self, asked: &[Since], limit: u32) -> Result<Vec<Missed>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.missed_by(asked, limit).await,
+            Self::Postgres(store) => store.missed_by(asked, limit).await,
+        }
+    }
+
+    /// A number that grows with each connection that is made to a server: history may be another one then, so
+    /// that [`Store::epoch`] has to be asked. A file's never grows.
+    #[must_use]
+    pub fn connections_made(&self) -> watch::Receiver<u64> {
+        match self {
+            Self::Sqlite(_) => watch::channel(0).1,
+            Self::Postgres(store) => store.connections_made(),
+        }
+    }
+
+    /// How many statements may be under way at once.
+    #[must_use]
+    pub fn width(&self) -> u32 {
+        match self {
+            Self::Sqlite(_) => 1,
+            Self::Postgres(store) => store.width(),
+        }
+    }
+
+    /// Whether nodes of other processes may use the same database.
+    #[must_use]
+    pub fn may_be_shared(&self) -> bool {
+        match self {
+            Self::Sqlite(_) => false,
+            Self::Postgres(_) => true,
         }
     }
 

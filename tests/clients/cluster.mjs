@@ -67,6 +67,7 @@ class Node {
       env: {
         PATH: process.env.PATH,
         RUST_LOG: 'info',
+        BELLHOP_DRAIN_SECONDS: '0',
         BELLHOP_LOG_FORMAT: 'text',
         ...env,
         BELLHOP_LISTEN: `127.0.0.1:${port}`,
@@ -91,6 +92,12 @@ class Node {
   async isReady() {
     const answer = await fetch(`${this.adminUrl}/readyz`, { signal: AbortSignal.timeout(2000) }).catch(() => null);
     return answer?.ok;
+  }
+
+  /** The value of one series of its metrics. */
+  async metric(series) {
+    const text = await (await fetch(`${this.adminUrl}/metrics`)).text();
+    return Number(text.split('\n').find((line) => line.startsWith(`${series} `))?.slice(series.length));
   }
 
   /** SIGKILL: what a node is not asked about. */
@@ -177,20 +184,20 @@ class Cluster {
   }
 }
 
-/** `count` nodes on a fresh database and key prefix. */
-export async function cluster(count) {
+/** `count` nodes on a fresh database and key prefix, with these settings. */
+export async function cluster(count, settings = {}) {
   const name = `clients_${randomBytes(6).toString('hex')}`;
   await run('psql', ['-X', '-q', '-c', `CREATE DATABASE ${name}`, TEST_POSTGRES_URL]);
   const database = new URL(TEST_POSTGRES_URL);
   database.pathname = name;
 
-  const env = { DATABASE_URL: database.href, REDIS_URL: TEST_REDIS_URL, BELLHOP_BUS_PREFIX: `${name}:` };
+  const env = { DATABASE_URL: database.href, REDIS_URL: TEST_REDIS_URL, BELLHOP_BUS_PREFIX: `${name}:`, ...settings };
   return new Cluster(await mkdtemp(join(tmpdir(), 'bellhop-clients-')), env).start(count);
 }
 
-/** One node on SQLite, whose tokens are ours to issue. */
-export async function alone() {
-  return new Cluster(await mkdtemp(join(tmpdir(), 'bellhop-alone-')), {}).start(1);
+/** One node on SQLite, whose tokens are ours to issue, with these settings. */
+export async function alone(settings = {}) {
+  return new Cluster(await mkdtemp(join(tmpdir(), 'bellhop-alone-')), settings).start(1);
 }
 
 /** A folder for the embedded default: SQLite and a kept secret, nothing set but where to listen, and these settings. */

@@ -74,8 +74,8 @@ export class Device {
   }
 
   /** Connected, served what there was, and on the transport that its options end at. */
-  async live() {
-    await this.next('connect');
+  async live(seconds = 15) {
+    await this.next('connect', undefined, seconds);
     await this.next('notification:synced');
     if (this.transports.length > 1) assert.equal(await this.next('upgrade'), 'websocket');
     assert.equal(this.socket.io.engine.transport.name, this.transports.at(-1));

@@ -108,11 +108,16 @@ impl Backing {
         }
     }
 
+    pub fn database(&self) -> &databases::Database {
+        &self.database
+    }
+
     pub fn config(&self, further: &[&str]) -> Config {
         let own = [
             "bellhop",
             "--listen=127.0.0.1:0",
             "--admin-listen=127.0.0.1:0",
+            "--drain-seconds=0",
         ];
         let given = self.arguments.iter().map(String::as_str);
         let all = own.into_iter().chain(given).chain(further.iter().copied());
@@ -176,7 +181,13 @@ impl TestNode {
 
     /// Stops the node as SIGTERM does. Answers whether it came to a clean end.
     pub async fn stop(mut self) -> bool {
-        self.node.take().unwrap().stop().await
+        self.leave().await
+    }
+
+    /// The same, and what it answers meanwhile can be asked.
+    pub fn leave(&mut self) -> impl Future<Output = bool> + use<> {
+        let node = self.node.take().unwrap();
+        async move { node.stop().await }
     }
 
     pub fn token(&self, user: &str) -> String {
@@ -293,9 +304,18 @@ impl TestNode {
 
     /// Waits until a series has this value: for counts that follow an event that nobody is told of.
     pub async fn metric_becomes(&self, series: &str, expected: f64) {
+        self.metric_meets(series, |value| value == expected).await;
+    }
+
+    /// Waits until a series has a value above this one.
+    pub async fn metric_becomes_more(&self, series: &str, than: f64) {
+        self.metric_meets(series, |value| value > than).await;
+    }
+
+    async fn metric_meets(&self, series: &str, expected: impl Fn(f64) -> bool) {
         let reached = async {
             let mut pause = tokio::time::interval(Duration::from_millis(10));
-            while self.metric(series).await != expected {
+            while !expected(self.metric(series).await) {
                 pause.tick().await;
             }
         };
@@ -303,7 +323,7 @@ impl TestNode {
             .await
             .is_err()
         {
-            panic!("{series} is {}, not {expected}", self.metric(series).await);
+            panic!("{series} is still {}", self.metric(series).await);
         }
     }
 }

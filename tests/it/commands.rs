@@ -75,19 +75,29 @@ impl Running {
     /// The next line of output with `text` in it.
     pub fn line(&self, text: &str) -> String {
         let deadline = Instant::now() + DEADLINE;
+        let mut last = String::new();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let line = self
                 .lines
                 .recv_timeout(left)
-                .unwrap_or_else(|_| panic!("waited for a line with {text:?}"));
+                .unwrap_or_else(|_| panic!("waited for a line with {text:?}, after {last:?}"));
             if line.contains(text) {
                 return line;
             }
+            last = line;
         }
     }
 
-    fn signal(&self, signal: &str) {
+    /// Memory that it holds, in KiB.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.unwrap().trim().trim_end_matches(" kB");
+        number.parse().unwrap()
+    }
+
+    pub fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         assert!(
             Command::new("kill")
@@ -99,7 +109,7 @@ impl Running {
     }
 
     /// Waits for the end, and answers the exit code.
-    fn ends(mut self) -> Option<i32> {
+    pub fn ends(mut self) -> Option<i32> {
         // Its outputs close when it ends.
         let deadline = Instant::now() + DEADLINE;
         while self
@@ -126,10 +136,12 @@ pub fn addresses() -> [String; 2] {
 
 /// A node in `folder` with nothing set but where it listens.
 pub fn serve(folder: &Path, [listen, admin]: &[String; 2]) -> Running {
-    let node = Running::start(bellhop(
+    let mut command = bellhop(
         folder,
         &["serve", "--listen", listen, "--admin-listen", admin],
-    ));
+    );
+    command.env("BELLHOP_DRAIN_SECONDS", "0");
+    let node = Running::start(command);
     node.line("Stop: Ctrl-C");
     node
 }

@@ -55,6 +55,12 @@ mod metrics;
 
 mod outage;
 
+mod feed;
+
+mod leaving;
+
+mod again;
+
 mod commands;
 
 mod store;

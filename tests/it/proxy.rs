@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -10,6 +11,8 @@ use tokio::task::JoinHandle;
 pub struct Proxy {
     pub address: SocketAddr,
     whole: watch::Sender<bool>,
+    /// A connection on which this was asked hears no answer any more.
+    deafening: watch::Sender<Vec<u8>>,
     accepting: JoinHandle<()>,
 }
 
@@ -19,10 +22,12 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (whole, state) = watch::channel(true);
-        let accepting = spawn(accept(listener, target.to_owned(), state));
+        let (deafening, words) = watch::channel(Vec::new());
+        let accepting = spawn(accept(listener, target.to_owned(), state, words));
         Self {
             address,
             whole,
+            deafening,
             accepting,
         }
     }
@@ -35,6 +40,11 @@ impl Proxy {
     pub fn heal(&self) {
         self.whole.send_replace(true);
     }
+
+    /// From now on, on a connection on which these words are sent, they arrive, and no answer comes back.
+    pub fn deafen_after(&self, words: &str) {
+        self.deafening.send_replace(words.as_bytes().to_vec());
+    }
 }
 
 impl Drop for Proxy {
@@ -44,23 +54,69 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, target: String, state: watch::Receiver<bool>) {
+async fn accept(
+    listener: TcpListener,
+    target: String,
+    state: watch::Receiver<bool>,
+    words: watch::Receiver<Vec<u8>>,
+) {
     loop {
         let (near, _) = listener.accept().await.unwrap();
-        spawn(forward(near, target.clone(), state.clone()));
+        spawn(forward(near, target.clone(), state.clone(), words.clone()));
     }
 }
 
-async fn forward(mut near: TcpStream, target: String, mut state: watch::Receiver<bool>) {
+async fn forward(
+    near: TcpStream,
+    target: String,
+    mut state: watch::Receiver<bool>,
+    words: watch::Receiver<Vec<u8>>,
+) {
     if !*state.borrow() {
         return;
     }
-    let Ok(mut far) = TcpStream::connect(target).await else {
+    let Ok(far) = TcpStream::connect(target).await else {
         return;
     };
     tokio::select! {
-        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+        () = exchange(near, far, words) => {}
         _ = state.wait_for(|whole| !whole) => {}
+    }
+}
+
+/// Forwards both ways until one side closes.
+async fn exchange(mut near: TcpStream, mut far: TcpStream, words: watch::Receiver<Vec<u8>>) {
+    let (mut asks, mut hears) = near.split();
+    let (mut answers, mut takes) = far.split();
+    let (deaf, is_deaf) = watch::channel(false);
+    let asking = async {
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(length @ 1..) = asks.read(&mut buffer).await {
+            let words = words.borrow().clone();
+            if !words.is_empty()
+                && buffer[..length]
+                    .windows(words.len())
+                    .any(|at| *at == *words)
+            {
+                deaf.send_replace(true);
+            }
+            if takes.write_all(&buffer[..length]).await.is_err() {
+                return;
+            }
+        }
+    };
+    let answering = async {
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(length @ 1..) = answers.read(&mut buffer).await {
+            let is_deaf = *is_deaf.borrow();
+            if !is_deaf && hears.write_all(&buffer[..length]).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = asking => {}
+        () = answering => {}
     }
 }
 

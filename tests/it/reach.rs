@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use crate::cluster::cluster;
+use crate::cluster::{TestNode, cluster};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_notification_published_on_one_node_reaches_the_users_sockets_on_all() {
@@ -296,4 +296,22 @@ async fn a_transient_emit_reaches_one_user_several_or_everyone() {
         }
     }
     assert_eq!(a.metric(r#"bellhop_emits_total{result="live"}"#).await, 3.0);
+}
+
+/// No count is shared and no question is asked when somebody connects: whether other nodes answer is nothing to them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connect_asks_no_other_node() {
+    let [a, b] = cluster().await;
+    let mut elsewhere = b.connect("42").await;
+    let told = async |node: &TestNode, direction: &str| {
+        let series = format!(r#"bellhop_bus_messages_total{{direction="{direction}"}}"#);
+        node.metric(&series).await
+    };
+    let before = told(&a, "published").await;
+    for _ in 0..20 {
+        a.connect("42").await;
+    }
+    assert_eq!(told(&a, "published").await, before);
+    assert_eq!(told(&b, "received").await, 0.0);
+    elsewhere.hears_nothing(&b, "42").await;
 }

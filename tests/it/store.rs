@@ -69,8 +69,9 @@ macro_rules! aged {
     };
 }
 
+mod gathered;
 mod history;
-mod import;
+pub mod import;
 mod plans;
 mod publisher;
 mod received;
@@ -114,7 +115,7 @@ fn user(id: &str) -> UserId {
     UserId::try_from(id).unwrap()
 }
 
-fn draft(title: &str) -> Draft {
+pub fn draft(title: &str) -> Draft {
     Draft {
         kind: Kind::default(),
         priority: Priority::Normal,
@@ -1411,6 +1412,8 @@ async fn a_server_that_ended_its_sessions_costs_one_request() {
     }
     users.join_all().await;
 
+    let mut made = store.connections_made();
+    made.mark_unchanged();
     let end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
                WHERE datname = current_database() AND pid <> pg_backend_pid()";
     let ended = sqlx::query(end)
@@ -1424,6 +1427,10 @@ async fn a_server_that_ended_its_sessions_costs_one_request() {
         Err(StoreError::Unavailable(_))
     ));
     assert_eq!(counters(&store, "42").await, (8, 8));
+    assert!(
+        made.has_changed().unwrap(),
+        "whoever minds the epoch hears of a new connection"
+    );
 }
 
 /// A TCP link that can fall silent: what runs over it then stays open and hears nothing more.

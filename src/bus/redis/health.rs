@@ -1,10 +1,11 @@
-//! Whether messages between nodes can be relied on now, and the two log lines that tell when that changes.
+//! Whether messages between nodes can be relied on now, and the log line that tells when they cannot.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 
@@ -23,6 +24,8 @@ pub(super) struct Health {
     receiving: AtomicBool,
     /// Whether either was lost since this was asked last.
     interrupted: AtomicBool,
+    /// Whether both are up.
+    healthy: watch::Sender<bool>,
     metrics: Arc<Metrics>,
     /// What the log was told last; nothing yet at the start. Held while the two flags are changed.
     told: Mutex<Option<bool>>,
@@ -34,6 +37,7 @@ impl Health {
             publishing: AtomicBool::new(false),
             receiving: AtomicBool::new(false),
             interrupted: AtomicBool::new(false),
+            healthy: watch::Sender::new(false),
             metrics,
             told: Mutex::new(None),
         }
@@ -41,6 +45,11 @@ impl Health {
 
     pub(super) fn is_healthy(&self) -> bool {
         self.is_up(Direction::Publishing) && self.is_up(Direction::Receiving)
+    }
+
+    /// Changes with [`Health::is_healthy`].
+    pub(super) fn healthy(&self) -> watch::Receiver<bool> {
+        self.healthy.subscribe()
     }
 
     pub(super) fn is_up(&self, direction: Direction) -> bool {
@@ -53,7 +62,8 @@ impl Health {
         if self.is_healthy() && *told != Some(true) {
             *told = Some(true);
             self.metrics.redis_up.of(()).set(1.0);
-            tracing::info!("the bus is joined: Redis carries messages between the nodes");
+            tracing::debug!("the bus is joined: Redis carries messages between the nodes");
+            self.healthy.send_replace(true);
         }
     }
 
@@ -61,12 +71,13 @@ impl Health {
         let mut told = self.told.lock();
         self.flag(direction).store(false, Ordering::Release);
         self.interrupted.store(true, Ordering::Release);
+        self.healthy.send_if_modified(std::mem::take);
         if *told != Some(false) {
             *told = Some(false);
             self.metrics.redis_up.of(()).set(0.0);
             tracing::warn!(
                 %cause,
-                "the bus is away: until it is back, sockets on other nodes hear from the store, later"
+                "degraded: the bus is away, and until it is back sockets on other nodes hear from the store, a second later"
             );
         } else {
             tracing::debug!(?direction, %cause, "the bus is still away");

@@ -197,7 +197,7 @@ impl Intake {
 
     /// An empty epoch is one that the sender does not know.
     fn mind_epoch(&mut self, epoch: &str) {
-        if epoch.is_empty() || epoch == &*self.own.epoch {
+        if epoch.is_empty() || *epoch == *self.own.epoch.get() {
             return;
         }
         let now = Instant::now();

@@ -41,6 +41,7 @@ use super::backlog::Backlog;
 use super::envelope::Sender;
 use super::questions::Questions;
 use super::{Elsewhere, Question, Receiver, Sent};
+use crate::epoch::Epoch;
 use crate::event::Message;
 use crate::metrics::Metrics;
 use crate::tasks::Tasks;
@@ -158,7 +159,7 @@ impl Bus {
     /// `epoch` is said in every message. Must be called inside a runtime; `tasks` owns the two tasks.
     pub fn connect(
         config: &Config,
-        epoch: Arc<str>,
+        epoch: Epoch,
         metrics: Arc<Metrics>,
         tasks: &Tasks,
     ) -> Result<(super::Bus, Receiver), BusError> {
@@ -249,6 +250,10 @@ impl Bus {
 
     pub(super) fn is_healthy(&self) -> bool {
         self.health.is_healthy()
+    }
+
+    pub(super) fn healthy(&self) -> watch::Receiver<bool> {
+        self.health.healthy()
     }
 }
 

@@ -14,7 +14,7 @@ use crate::store::Store;
 use crate::tasks::Tasks;
 use crate::user::UserId;
 
-/// Redis has this long to be joined, and as long to take a message; without it devices hear of it when they reconnect.
+/// Redis has this long to be joined, and as long to take a message; without it devices hear of it by the nodes' own feeds, within seconds.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often a link that is being made or is busy is looked at.
@@ -37,7 +37,7 @@ impl Heads {
         let config = redis::Config::new(url.expose(), &backends.bus_prefix);
         if let Err(Failure(reason)) = self.tell_by(&config, store).await {
             complain(&format!(
-                "running nodes were not told: {reason}; connected devices show what was imported when they reconnect"
+                "running nodes were not told: {reason}; connected devices show what was imported some seconds later"
             ));
         }
     }

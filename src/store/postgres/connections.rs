@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgSeverity};
 use sqlx::{ConnectOptions, Connection};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 /// How long a request waits for its turn, and then for a new connection if there is no idle one.
 const LEASE_DEADLINE: Duration = Duration::from_secs(1);
@@ -21,10 +21,13 @@ const IDLE_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Connections {
     options: PgConnectOptions,
+    most: u32,
     /// As many as there may be connections, in the order of asking.
     turns: Semaphore,
     /// The last one used is the first one lent: as few as the load needs stay warm.
     idle: Mutex<Vec<Idle>>,
+    /// How many were made.
+    made: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
@@ -45,12 +48,24 @@ pub(super) struct Lease<'store> {
 
 impl Connections {
     pub(super) fn new(options: PgConnectOptions, most: u32) -> Self {
-        let turns = Semaphore::new(most.max(1) as usize);
+        let most = most.max(1);
         Self {
             options,
-            turns,
+            most,
+            turns: Semaphore::new(most as usize),
             idle: Mutex::default(),
+            made: watch::Sender::default(),
         }
+    }
+
+    /// How many there may be.
+    pub(super) fn most(&self) -> u32 {
+        self.most
+    }
+
+    /// How many were made; changes with each new one.
+    pub(super) fn made(&self) -> watch::Receiver<u64> {
+        self.made.subscribe()
     }
 
     pub(super) async fn lease(&self) -> Result<Lease<'_>, sqlx::Error> {
@@ -62,7 +77,11 @@ impl Connections {
         };
         let connection = match self.last_used() {
             Some(connection) => connection,
-            None => in_time(LEASE_DEADLINE, self.options.connect()).await?,
+            None => {
+                let connection = in_time(LEASE_DEADLINE, self.options.connect()).await?;
+                self.made.send_modify(|made| *made += 1);
+                connection
+            }
         };
         Ok(Lease {
             connection,

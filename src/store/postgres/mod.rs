@@ -7,6 +7,7 @@ mod capacity;
 mod connections;
 mod create;
 mod expire;
+mod gathered;
 mod import;
 mod inbox;
 mod publisher;
@@ -22,6 +23,7 @@ use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
 use sqlx::query::Query;
 use sqlx::{ConnectOptions, Connection, Postgres, Row};
+use tokio::sync::watch;
 
 use self::connections::{Connections, in_time};
 use super::StoreError;
@@ -119,6 +121,14 @@ impl Store {
             .ok_or(sqlx::Error::RowNotFound)?
             .try_get("history")?;
         Ok(super::short(&history))
+    }
+
+    pub(super) fn connections_made(&self) -> watch::Receiver<u64> {
+        self.connections.made()
+    }
+
+    pub(super) fn width(&self) -> u32 {
+        self.connections.most()
     }
 
     pub(super) async fn close(&self) {

@@ -5,6 +5,7 @@
 
 mod create;
 mod expire;
+mod gathered;
 mod import;
 mod inbox;
 #[cfg(test)]

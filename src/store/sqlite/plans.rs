@@ -3,7 +3,7 @@
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, Row, SqliteConnection};
 
-use super::{expire, import, publisher, received, retain};
+use super::{expire, gathered, import, publisher, received, retain};
 
 /// The tables, and what statements call them.
 const TABLES: [&str; 5] = ["user_feed", "notification", "idempotency", "feed", "known"];
@@ -40,6 +40,7 @@ async fn every_statement_finds_its_rows_by_an_index() {
     let mut connection = migrated().await;
     for statement in [
         expire::DUE,
+        gathered::STANDINGS,
         import::INSERT,
         import::MOVE_FEEDS,
         publisher::EDIT,

@@ -37,7 +37,7 @@ const LIST: &str = concat!(
       WHERE user_feed.user_id = ?1 ORDER BY created_seq DESC LIMIT ?5"
 );
 
-const MISSED: &str = concat!(
+pub(super) const MISSED: &str = concat!(
     "SELECT ",
     feed_columns!(),
     ", ",

@@ -22,7 +22,7 @@ fn long_ago() -> DateTime<Utc> {
     (Utc::now() - TimeDelta::days(2)).trunc_subsecs(3)
 }
 
-pub(super) fn old(to: &str) -> Notification {
+pub fn old(to: &str) -> Notification {
     Notification::created(&draft("old"), user(to), Uuid::now_v7(), 0, long_ago())
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bellhop::notification::Reason;
-use bellhop::store::{Confirmation, Edit, Retention, Store};
+use bellhop::store::{Confirmation, Edit, Retention, Since, Store};
 use sqlx::postgres::PgConnection;
 
 use super::import::old;
@@ -131,6 +131,12 @@ async fn everything(store: &Store) {
     store.missed(&me, 0, 10).await.unwrap();
     store.inspect(&me, 10).await.unwrap();
     store.standing(&me).await.unwrap();
+    store.standings(std::slice::from_ref(&me)).await.unwrap();
+    let since = Since {
+        user: me.clone(),
+        seq: 0,
+    };
+    store.missed_by(&[since], 10).await.unwrap();
     store.clear(&me).await.unwrap();
     store.erase(&me).await.unwrap();
 }

@@ -1,0 +1,85 @@
+//! Reading for many users at once: one statement, however many there are.
+
+use std::collections::HashMap;
+
+use sqlx::{FromRow, Row};
+
+use super::Store;
+use super::expire::user_id;
+use crate::store::row::{FeedRow, columns, feed_and_rows, feed_columns, to_sql};
+use crate::store::{Missed, ROWS_FOR_MANY, Since, Standing, StoreError};
+use crate::user::UserId;
+
+const STANDINGS: &str = concat!(
+    "SELECT user_id, ",
+    feed_columns!(),
+    " FROM user_feed WHERE user_id = ANY ($1)"
+);
+
+/// Ordered by the places of those asked for: where the rows end, all before the last one have theirs.
+const MISSED: &str = concat!(
+    "SELECT asked.place, ",
+    feed_columns!(),
+    ", later.*
+     FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS asked (user_id, since, place)
+     JOIN user_feed ON user_feed.user_id = asked.user_id
+     LEFT JOIN LATERAL (
+         SELECT ",
+    columns!(),
+    "    FROM notification WHERE notification.user_id = asked.user_id AND seq > asked.since ORDER BY seq LIMIT $3
+     ) AS later ON TRUE
+     ORDER BY asked.place, later.seq LIMIT $4"
+);
+
+impl Store {
+    pub(in crate::store) async fn standings(
+        &self,
+        users: &[UserId],
+    ) -> Result<Vec<Standing>, StoreError> {
+        let ids: Vec<&str> = users.iter().map(UserId::as_str).collect();
+        let rows = self.rows(sqlx::query(STANDINGS).bind(ids)).await?;
+        let mut found = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            found.insert(user_id(row)?, FeedRow::from_row(row)?.standing()?);
+        }
+        let standing = |user| found.get(user).copied().unwrap_or_default();
+        Ok(users.iter().map(standing).collect())
+    }
+
+    pub(in crate::store) async fn missed_by(
+        &self,
+        asked: &[Since],
+        limit: u32,
+    ) -> Result<Vec<Missed>, StoreError> {
+        let ids: Vec<&str> = asked.iter().map(|asked| asked.user.as_str()).collect();
+        let since: Vec<i64> = asked.iter().map(|asked| to_sql(asked.seq)).collect();
+        // One user's rows always fit.
+        let most = ROWS_FOR_MANY.max(limit.saturating_add(1));
+        let statement = sqlx::query(MISSED)
+            .bind(ids)
+            .bind(since)
+            .bind(i64::from(limit) + 1)
+            .bind(i64::from(most));
+        let rows = self.rows(statement).await?;
+
+        let mut answers = Vec::with_capacity(asked.len());
+        let mut rest = rows.as_slice();
+        for (place, asked) in (1_i64..).zip(asked) {
+            let mut own = 0;
+            while let Some(row) = rest.get(own)
+                && row.try_get::<i64, _>("place")? == place
+            {
+                own += 1;
+            }
+            let (rows_of_this, others) = rest.split_at(own);
+            rest = others;
+            let may_be_cut = rest.is_empty() && rows.len() >= most as usize;
+            if may_be_cut && !answers.is_empty() {
+                break;
+            }
+            let (feed, notifications) = feed_and_rows(rows_of_this)?;
+            answers.push(feed.missed(&asked.user, notifications, limit)?);
+        }
+        Ok(answers)
+    }
+}
