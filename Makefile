@@ -1,7 +1,7 @@
 # What people run and what CI runs are the same commands; `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run cluster test check fuzz-api bench
+.PHONY: help run cluster test check fuzz-api faults bench
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1@\2/p' Makefile | while IFS=@ read -r name what; do printf '%-14s %s\n' "$$name" "$$what"; done
@@ -28,3 +28,9 @@ fuzz-api: ## requests made up from the description of the API, 10 000 and more; 
 bench: ## two release nodes under load (REPS, USERS, SECS and STEPS may be set); figures go to bench-results/
 	@scripts/install.sh build services
 	@scripts/bench.sh
+
+faults: ## real nodes broken on purpose, and the table of what held (FAULTS="F1 F3", SEED, SECONDS, SCALE in percent; SHORT=1: the short set)
+	@scripts/install.sh build services
+	@cargo build --quiet --locked -p bellhop -p faults
+	@exec "$${CARGO_TARGET_DIR:-target}/debug/faults" run --bellhop "$${CARGO_BIN:-$${CARGO_TARGET_DIR:-target}/debug/bellhop}" \
+		--faults "$(FAULTS)" --seed "$(or $(SEED),1)" --scale "$(or $(SCALE),25)" $(if $(SECONDS),--seconds "$(SECONDS)") $(if $(SHORT),--short) $(ARGS)

@@ -26,7 +26,7 @@ sleeps=$(grep -rnE '\b(sleep|setTimeout)\(' tests --include='*.rs' --include='*.
 [ -z "$sleeps" ] || { echo "a test sleeps; wait for the event, or end the line with '// bounded: <why>':"; echo "$sleeps"; fail=1; }
 
 # Each file opens with one sentence of purpose.
-silent=$(find src tests scripts .ci -name node_modules -prune -o \( -name '*.rs' -o -name '*.sh' -o -name '*.mjs' -o -path .ci/run \) -print |
+silent=$(find src tests faults scripts .ci -name node_modules -prune -o \( -name '*.rs' -o -name '*.sh' -o -name '*.mjs' -o -path .ci/run \) -print |
     while read -r file; do head -n 3 "$file" | grep -qE '^(//!|//|#) [A-Z`].{20,}' || echo "$file"; done)
 [ -z "$silent" ] || { echo "no sentence of purpose opens: $silent"; fail=1; }
 exit $fail

@@ -1,0 +1,141 @@
+//! How it ended: devices and counts equal the database (C10), nodes use what they used before (C12), and what a scenario expects.
+
+use std::collections::BTreeSet;
+
+use super::facts::{Account, Device, End, Facts};
+use super::{Check, Found};
+use crate::history::Event;
+
+/// What a process may have gained, beside a tenth.
+const MEMORY: u64 = 50 << 20;
+const DESCRIPTORS: u64 = 16;
+const THREADS: u64 = 8;
+
+pub(super) fn check(facts: &Facts<'_>, found: &mut Found) {
+    for (user, account) in &facts.accounts {
+        count_is_true(facts, user, account, found);
+    }
+    for (name, device) in &facts.devices {
+        let Some(end) = &device.end else {
+            let last = device.steps.last().map_or(0, |(line, ..)| *line);
+            found.add(Check::Converged, format!("{name} has no end"), &[last]);
+            continue;
+        };
+        // Nobody ever sent anything to a user without a row.
+        let nothing = Account {
+            line: end.line,
+            head: 0,
+            unread: 0,
+        };
+        let account = facts.accounts.get(device.user).unwrap_or(&nothing);
+        ends_at_the_head(name, end, account, found);
+        shows_what_is_stored(facts, name, device, end, found);
+    }
+    resources(facts, found);
+}
+
+fn count_is_true(facts: &Facts<'_>, user: &str, account: &Account, found: &mut Found) {
+    let unread = facts
+        .rows
+        .values()
+        .filter(|row| row.user == user && !row.deleted && !row.read)
+        .count();
+    if u64::try_from(unread) != Ok(account.unread) {
+        let what = format!(
+            "{user} has {unread} unread rows and counts {}",
+            account.unread
+        );
+        found.add(Check::Converged, what, &[account.line]);
+    }
+}
+
+fn ends_at_the_head(name: &str, end: &End<'_>, account: &Account, found: &mut Found) {
+    let lines = [end.line, account.line];
+    if end.last_seq.unwrap_or_default() != account.head {
+        let what = format!(
+            "{name} ended at {:?}, and the head is {}",
+            end.last_seq, account.head
+        );
+        found.add(Check::Converged, what, &lines);
+    }
+    if end.count != Some(account.unread) {
+        let what = format!(
+            "{name} ended with the count {:?}, and {} are unread",
+            end.count, account.unread
+        );
+        found.add(Check::Converged, what, &lines);
+    }
+}
+
+fn shows_what_is_stored(
+    facts: &Facts<'_>,
+    name: &str,
+    device: &Device<'_>,
+    end: &End<'_>,
+    found: &mut Found,
+) {
+    let rows = facts.rows.iter();
+    let stored: BTreeSet<_> = rows
+        .filter(|(_, row)| row.user == device.user && !row.deleted)
+        .map(|(id, row)| (*id, row.seq, row.read))
+        .collect();
+    let items = end.items.iter();
+    let shown: BTreeSet<_> = items
+        .map(|item| (item.id.as_str(), item.seq, item.read))
+        .collect();
+    if stored != shown {
+        let missing: Vec<_> = stored.difference(&shown).take(3).collect();
+        let extra: Vec<_> = shown.difference(&stored).take(3).collect();
+        let mut lines = vec![end.line];
+        let differing = missing.iter().chain(&extra);
+        lines.extend(differing.filter_map(|(id, ..)| Some(facts.rows.get(id)?.line)));
+        let what = format!(
+            "{name} shows {} and {} are stored; missing {missing:?}, too many {extra:?}",
+            shown.len(),
+            stored.len()
+        );
+        found.add(Check::Converged, what, &lines);
+    }
+}
+
+fn resources(facts: &Facts<'_>, found: &mut Found) {
+    let mut before = std::collections::BTreeMap::new();
+    for (index, line) in facts.history.iter().enumerate() {
+        let number = index + 1;
+        if let Event::Expect { what, fine: false } = &line.event {
+            found.add(Check::Expected, what.clone(), &[number]);
+        }
+        if let Event::Log { node, panics } = line.event
+            && panics > 0
+        {
+            let what = format!("the log of node {node} tells of {panics} panics");
+            found.add(Check::Resources, what, &[number]);
+        }
+        let Event::Resources {
+            node,
+            before: is_before,
+            restarted,
+            resident_bytes,
+            descriptors,
+            connections,
+            threads,
+        } = line.event
+        else {
+            continue;
+        };
+        let own = descriptors.saturating_sub(connections);
+        let now = [resident_bytes, own, threads];
+        if is_before {
+            before.insert(node, (number, now));
+        } else if let (Some((then, was)), false) = (before.get(&node), restarted) {
+            let slack = [MEMORY, DESCRIPTORS, THREADS];
+            let names = ["resident bytes", "descriptors of its own", "threads"];
+            for ((name, slack), (was, now)) in names.iter().zip(slack).zip(was.iter().zip(now)) {
+                if now > was + was / 10 + slack {
+                    let what = format!("node {node} has {now} {name}, {was} before");
+                    found.add(Check::Resources, what, &[*then, number]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! How long it took (C11): from acknowledgement to device, from lost connection to synced, and publishing itself.
+
+use super::facts::{Device, Facts, Step};
+use super::figures::{Figures, Percentiles};
+use super::{Check, Found, Limits};
+use crate::history::{Event, Line};
+
+/// Microseconds after a fault that still count as its time.
+const AFTERMATH: u64 = 10_000_000;
+
+pub(super) fn check(facts: &Facts<'_>, limits: &Limits, figures: &mut Figures, found: &mut Found) {
+    let faults = Faults::of(facts);
+    lag(facts, &faults, figures);
+    recovery(facts, &faults, figures, found);
+    publishing(facts, &faults, figures);
+
+    let line = faults.0.first().map_or(0, |(_, _, line)| *line);
+    let mut bound = |what: &str, is: u64, limit: Option<u64>| {
+        if let Some(limit) = limit
+            && is > limit
+        {
+            let what = format!("{what} was {is} and may be {limit}");
+            found.add(Check::Late, what, &[line]);
+        }
+    };
+    bound("lag p99 in ms", figures.lag.p99, limits.lag_p99);
+    bound(
+        "recovery p99 in ms",
+        figures.recovery.p99,
+        limits.recovery_p99,
+    );
+    bound(
+        "recovery max in ms",
+        figures.recovery.max,
+        limits.recovery_max,
+    );
+    bound("publish p99 in ms", figures.publish.p99, limits.publish_p99);
+    for (what, is, may) in [
+        (
+            "failed publishing requests",
+            figures.failed_publishes,
+            limits.failed_publishes,
+        ),
+        (
+            "answers 5xx to publishes",
+            figures.server_errors,
+            limits.server_errors,
+        ),
+        (
+            "lost connections of devices",
+            figures.recovery.samples,
+            limits.lost_connections,
+        ),
+    ] {
+        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        bound(
+            &format!("the number of {what}"),
+            number(is),
+            may.map(number),
+        );
+    }
+}
+
+/// When faults were: begin, end, line.
+struct Faults(Vec<(u64, u64, usize)>);
+
+impl Faults {
+    fn of(facts: &Facts<'_>) -> Self {
+        let end = facts.history.last().map_or(0, |line| line.at);
+        let mut faults = Vec::new();
+        for (index, line) in facts.history.iter().enumerate() {
+            let Event::FaultStart { fault } = &line.event else {
+                continue;
+            };
+            let mut later = facts.history.iter().skip(index);
+            let is_its_end =
+                |line: &&Line| matches!(&line.event, Event::FaultStop { fault: it } if it == fault);
+            let stop = later.find(is_its_end).map_or(end, |line| line.at);
+            faults.push((line.at, stop, index + 1));
+        }
+        Self(faults)
+    }
+
+    fn has(&self, at: u64) -> bool {
+        self.0
+            .iter()
+            .any(|(begin, end, _)| (*begin..=end.saturating_add(AFTERMATH)).contains(&at))
+    }
+}
+
+fn lag(facts: &Facts<'_>, faults: &Faults, figures: &mut Figures) {
+    let (mut at_rest, mut during) = (Vec::new(), Vec::new());
+    let end = facts.history.last().map_or(0, |line| line.at);
+    for publish in facts.publishes.values() {
+        let Some(answer) = publish.answers.first() else {
+            continue;
+        };
+        for (_, device) in facts.devices_of(publish.user) {
+            // What never came is lost, and late until the end at least.
+            let shown = device.shown.get(answer.id).copied().unwrap_or(end);
+            if device.slow || !device.was_connected(answer.at, shown) {
+                continue;
+            }
+            let millis = shown.saturating_sub(answer.at) / 1_000;
+            match faults.has(answer.at) {
+                true => during.push(millis),
+                false => at_rest.push(millis),
+            }
+        }
+    }
+    figures.lag = Percentiles::of(during);
+    figures.lag_at_rest = Percentiles::of(at_rest);
+}
+
+impl Device<'_> {
+    /// Whether its connection lasted from the one time to the other.
+    fn was_connected(&self, from: u64, to: u64) -> bool {
+        let is_end = |step: &Step<'_>| matches!(step, Step::Connected | Step::Disconnected);
+        let next = self.steps.partition_point(|(_, at, _)| *at <= from);
+        let (before, after) = self.steps.split_at(next);
+        let synced = before
+            .iter()
+            .rev()
+            .take_while(|(_, _, step)| !is_end(step))
+            .any(|(_, _, step)| matches!(step, Step::Synced));
+        let mut meanwhile = after.iter().take_while(|(_, at, _)| *at < to);
+        synced && !meanwhile.any(|(_, _, step)| is_end(step))
+    }
+}
+
+fn recovery(facts: &Facts<'_>, faults: &Faults, figures: &mut Figures, found: &mut Found) {
+    let mut millis = Vec::new();
+    for (name, device) in &facts.devices {
+        let mut lost: Option<(u64, usize)> = None;
+        for (line, at, step) in &device.steps {
+            match step {
+                Step::Disconnected => {
+                    lost.get_or_insert((*at, *line));
+                }
+                Step::Synced => {
+                    if let Some((since, _)) = lost.take()
+                        && faults.has(since)
+                    {
+                        millis.push((at - since) / 1_000);
+                    }
+                }
+                Step::Connected
+                | Step::Reset
+                | Step::Listed(_)
+                | Step::Heard(..)
+                | Step::Applied(..) => {}
+            }
+        }
+        if let Some((_, line)) = lost {
+            found.add(Check::Late, format!("{name} never came back"), &[line]);
+        }
+    }
+    figures.recovery = Percentiles::of(millis);
+}
+
+fn publishing(facts: &Facts<'_>, faults: &Faults, figures: &mut Figures) {
+    let mut took = Vec::new();
+    for line in facts.history {
+        let (millis, failed, answered) = match &line.event {
+            Event::Ok { millis, .. } => (*millis, false, false),
+            Event::Fail { millis, why, .. } => (*millis, why != crate::load::REFUSED, false),
+            Event::Info { millis, why, .. } => (*millis, true, why.starts_with('5')),
+            Event::Run { .. }
+            | Event::Invoke { .. }
+            | Event::Recv { .. }
+            | Event::Apply { .. }
+            | Event::Slow { .. }
+            | Event::Count { .. }
+            | Event::Connect { .. }
+            | Event::Synced { .. }
+            | Event::Refresh { .. }
+            | Event::Disconnect { .. }
+            | Event::List { .. }
+            | Event::FaultStart { .. }
+            | Event::FaultStop { .. }
+            | Event::Expect { .. }
+            | Event::Resources { .. }
+            | Event::Log { .. }
+            | Event::DeviceEnd { .. }
+            | Event::DatabaseUser { .. }
+            | Event::DatabaseRow { .. } => continue,
+        };
+        // By when it began: what hangs on to the end of a fault belongs to it.
+        if faults.has(line.at.saturating_sub(millis * 1_000)) {
+            figures.failed_publishes += usize::from(failed);
+            figures.server_errors += usize::from(answered);
+            took.push(millis);
+        }
+    }
+    figures.publish = Percentiles::of(took);
+}

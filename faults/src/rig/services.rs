@@ -1,0 +1,224 @@
+//! Real Redis and PostgreSQL, with data in the rig's folder: stopped, started, paused and crashed at will.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::process::{Process, Spec, kill};
+use super::{Trouble, free_address, path};
+
+const START: Duration = Duration::from_secs(30);
+
+/// Without fsync, because the rig kills processes and never the machine's power: what was written is there after each
+/// crash that it makes. `synchronous_commit` stays on, without which a crash of the server loses what was acknowledged.
+const OPTIONS: [&str; 5] = [
+    "listen_addresses=127.0.0.1",
+    "unix_socket_directories=",
+    "max_connections=200",
+    "fsync=off",
+    "full_page_writes=off",
+];
+
+pub struct Redis {
+    pub process: Process,
+    pub address: SocketAddr,
+}
+
+impl Redis {
+    pub async fn start(folder: &Path) -> Result<Self, Trouble> {
+        let address = free_address()?;
+        let arguments = format!("--port {} --bind 127.0.0.1 --appendonly no", address.port());
+        let mut arguments: Vec<_> = arguments.split(' ').map(str::to_owned).collect();
+        arguments.extend(["--save".to_owned(), String::new()]);
+        let process = Process::new(Spec {
+            name: "redis".to_owned(),
+            program: "redis-server".into(),
+            arguments,
+            folder: folder.to_owned(),
+            log: folder.join("redis.log"),
+            end_signal: "TERM",
+            ..Spec::default()
+        });
+        let redis = Self { process, address };
+        redis.begin().await?;
+        Ok(redis)
+    }
+
+    /// Starts it, empty, and waits until it answers.
+    pub async fn begin(&self) -> Result<(), Trouble> {
+        self.process.start()?;
+        let until = Instant::now() + START;
+        while self
+            .command("PING")
+            .await
+            .is_none_or(|answer| !answer.starts_with("+PONG"))
+        {
+            if Instant::now() > until || self.process.pid().is_none() {
+                return Err(Trouble::of_process("did not start", &self.process));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    /// Sends one command on a connection of its own; answers the first piece of the answer, if one came in 2 s.
+    pub async fn command(&self, command: &str) -> Option<String> {
+        let asking = async {
+            let mut stream = TcpStream::connect(self.address).await.ok()?;
+            stream
+                .write_all(format!("{command}\r\n").as_bytes())
+                .await
+                .ok()?;
+            let mut answer = vec![0; 4_096];
+            let read = stream.read(&mut answer).await.ok()?;
+            Some(String::from_utf8_lossy(answer.get(..read)?).into_owned())
+        };
+        tokio::time::timeout(Duration::from_secs(2), asking)
+            .await
+            .ok()?
+    }
+}
+
+pub struct Postgres {
+    pub process: Process,
+    pub address: SocketAddr,
+}
+
+impl Postgres {
+    pub async fn start(folder: &Path) -> Result<Self, Trouble> {
+        let binaries = binaries()?;
+        let data = folder.join("postgres");
+        std::fs::create_dir(&data).map_err(Trouble::io("make the folder of", "postgres"))?;
+        let user = "postgres".to_owned();
+        if super::process::is_root() {
+            let owned = Command::new("chown")
+                .args(["postgres:"])
+                .arg(&data)
+                .status();
+            owned.map_err(Trouble::io("hand over the folder of", "postgres"))?;
+        }
+        let spec = |program: &str, arguments: Vec<String>| Spec {
+            name: program.to_owned(),
+            program: binaries.join(program),
+            arguments,
+            folder: data.clone(),
+            log: folder.join(format!("{program}.log")),
+            user: Some(user.clone()),
+            end_signal: "QUIT",
+            ..Spec::default()
+        };
+        let place = format!("--pgdata={}", data.display());
+        let options = [
+            "--username=bellhop",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--no-locale",
+        ];
+        let mut arguments = vec![place];
+        arguments.extend(options.map(str::to_owned));
+        let making = Process::new(spec("initdb", arguments));
+        making.start()?;
+        if !making
+            .ended(START)
+            .await
+            .is_some_and(|status| status.success())
+        {
+            return Err(Trouble::of_process("failed", &making));
+        }
+
+        let address = free_address()?;
+        let mut arguments = vec!["-D".to_owned(), data.display().to_string()];
+        arguments.extend(["-p".to_owned(), address.port().to_string()]);
+        for option in OPTIONS {
+            arguments.extend(["-c".to_owned(), option.to_owned()]);
+        }
+        let postgres = Self {
+            process: Process::new(spec("postgres", arguments)),
+            address,
+        };
+        postgres.begin().await?;
+        Ok(postgres)
+    }
+
+    /// Starts it, with crash recovery where needed, and waits until it answers.
+    pub async fn begin(&self) -> Result<(), Trouble> {
+        self.process.start()?;
+        let until = Instant::now() + START;
+        while self.ask("SELECT 1").await.is_err() {
+            if Instant::now() > until || self.process.pid().is_none() {
+                return Err(Trouble::of_process("did not start", &self.process));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    #[must_use]
+    pub fn url(&self, address: SocketAddr) -> String {
+        format!("postgres://bellhop@{address}/postgres")
+    }
+
+    /// Asks the server itself, past all proxies; answers lines. At most 20 s.
+    pub async fn ask(&self, statement: &str) -> Result<Vec<String>, Trouble> {
+        let (url, statement) = (self.url(self.address), statement.to_owned());
+        let asking = tokio::task::spawn_blocking(move || {
+            Command::new("timeout")
+                .args([
+                    "20",
+                    "psql",
+                    "-XAtq",
+                    "-v",
+                    "ON_ERROR_STOP=1",
+                    &url,
+                    "-c",
+                    &statement,
+                ])
+                .env("PATH", path())
+                .env("PGCONNECT_TIMEOUT", "2")
+                .output()
+        });
+        let output = asking
+            .await
+            .map_err(|_panic| Trouble::Late("psql".to_owned()))?;
+        let output = output.map_err(Trouble::io("run", "psql"))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Err(Trouble::Failed("psql".to_owned(), "failed", said));
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// Sends a signal to the server and each of its processes: stopping the first alone stops nothing.
+    pub fn signal_all(&self, signal: &str) {
+        let Some(first) = self.process.pid() else {
+            return;
+        };
+        let place = format!("/proc/{first}/task/{first}/children");
+        let children = std::fs::read_to_string(place).unwrap_or_default();
+        let children = children
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok());
+        let pids: Vec<u32> = std::iter::once(first).chain(children).collect();
+        kill(signal, &pids);
+    }
+}
+
+/// The newest PostgreSQL that is installed.
+fn binaries() -> Result<PathBuf, Trouble> {
+    let folders = std::fs::read_dir("/usr/lib/postgresql")
+        .map_err(Trouble::io("find the programs of", "postgres"))?;
+    let mut found: Vec<_> = folders
+        .flatten()
+        .map(|folder| folder.path().join("bin"))
+        .filter(|folder| folder.join("postgres").exists())
+        .collect();
+    found.sort();
+    found
+        .pop()
+        .ok_or_else(|| Trouble::Late("no PostgreSQL is installed".to_owned()))
+}

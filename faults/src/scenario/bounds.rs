@@ -1,0 +1,76 @@
+//! The bounds of the fault matrix, in milliseconds, each built on what the promise says of any single fault.
+
+use crate::check::Limits;
+
+/// Any single fault: what the promise says.
+pub(super) const PROMISE: Limits = Limits {
+    lag_p99: Some(7_000),
+    recovery_p99: None,
+    recovery_max: None,
+    publish_p99: None,
+    failed_publishes: None,
+    server_errors: None,
+    lost_connections: None,
+};
+
+/// Redis away or dumb: publishers and connections do not notice.
+pub(super) const BUS: Limits = Limits {
+    publish_p99: Some(300),
+    failed_publishes: Some(0),
+    lost_connections: Some(0),
+    ..PROMISE
+};
+
+pub(super) const NODE: Limits = Limits {
+    recovery_p99: Some(5_000),
+    recovery_max: Some(10_000),
+    ..PROMISE
+};
+
+pub(super) const ROLL: Limits = Limits {
+    failed_publishes: Some(0),
+    ..NODE
+};
+
+/// Those who are on a node that vanished hear of it by heartbeat, and are then as if it was killed.
+pub(super) const VANISHED: Limits = Limits {
+    recovery_max: Some(10_000),
+    ..PROMISE
+};
+
+pub(super) const REDIS_DOWN: Limits = Limits {
+    lag_p99: Some(2_500),
+    ..BUS
+};
+
+pub(super) const SUBSCRIBERS_KILLED: Limits = Limits {
+    lag_p99: Some(6_000),
+    ..BUS
+};
+
+pub(super) const DATABASE_DOWN: Limits = Limits {
+    publish_p99: Some(1_500),
+    lost_connections: Some(0),
+    ..PROMISE
+};
+
+pub(super) const DATABASE_SILENT: Limits = Limits {
+    publish_p99: Some(3_000),
+    ..DATABASE_DOWN
+};
+
+pub(super) const UNNOTICED: Limits = Limits {
+    lag_p99: Some(1_000),
+    ..BUS
+};
+
+pub(super) const STORM: Limits = Limits {
+    recovery_max: Some(15_000),
+    server_errors: Some(0),
+    ..PROMISE
+};
+
+pub(super) const FLAPS: Limits = Limits {
+    recovery_p99: Some(5_000),
+    ..PROMISE
+};

@@ -1,0 +1,158 @@
+//! Faults of clients and of the way to them: slow, all at once, flapping; and what users do with their inboxes meanwhile.
+
+use std::time::{Duration, Instant};
+
+use super::Fault;
+use super::inject::Scene;
+use crate::history::Event;
+use crate::load::{Command, Publish, user_name};
+use crate::proxy::{Class, Mode};
+use crate::tasks::Task;
+
+/// The receive buffer of a slow device.
+pub(super) const SMALL_BUFFER: u32 = 4_096;
+/// Characters of a message that makes slow devices slow.
+const LONG: usize = 4_000;
+/// How often nodes closed a connection that did not take what it was sent.
+const CLOSED: &str =
+    r#"bellhop_connections_closed_total{transport="websocket",reason="slow_consumer"}"#;
+const BETWEEN_FLAPS: Duration = Duration::from_secs(2);
+const FLAP: Duration = Duration::from_millis(200);
+/// From the last loss of all connections to the last publish: clients come back just then.
+const LAST_WORDS: Duration = Duration::from_millis(1_000);
+
+/// Between two long messages to each user with a slow device: more than all buffers on the way hold.
+const BETWEEN_LONG: Duration = Duration::from_millis(25);
+
+/// Which devices a fault makes slow: one of 32.
+pub(super) fn slow(fault: Fault) -> impl Fn(usize) -> bool {
+    move |number| fault == Fault::SlowConsumers && number.is_multiple_of(32)
+}
+
+impl Scene<'_> {
+    pub(super) async fn slow_consumers(&mut self) {
+        let slow = slow(Fault::SlowConsumers);
+        for (number, device) in self.load.devices.iter().enumerate() {
+            if slow(number) {
+                let device = device.name.clone();
+                self.rig.recorder.add(Event::Slow { device });
+            }
+        }
+        self.load.tell(Command::Stall, &slow);
+        let (began, mut number, mut under_way) = (Instant::now(), 0, Vec::new());
+        while began.elapsed() < self.duration {
+            // What stalls is closed after 10 s: the last ones are sent to nobody.
+            if began.elapsed() < self.duration / 2 {
+                let devices = self.load.devices.iter().enumerate();
+                for (_, device) in devices.filter(|(number, _)| slow(*number)) {
+                    number += 1;
+                    under_way.push(Task::start(self.long(&device.user, number).run()));
+                }
+            }
+            tokio::time::sleep(BETWEEN_LONG).await;
+        }
+        for publish in under_way {
+            publish.await;
+        }
+        self.load.tell(Command::Live, &slow);
+        let mut closed = 0.0;
+        for node in &self.rig.nodes {
+            closed += node.metric(CLOSED).await.unwrap_or(0.0);
+        }
+        self.expect("devices that did not read were closed", closed > 0.0);
+    }
+
+    fn long(&self, user: &str, number: u64) -> Publish {
+        Publish {
+            cluster: self.load.cluster.clone(),
+            recorder: self.load.recorder.clone(),
+            key: format!("long-{number}"),
+            user: user.to_owned(),
+            random: self.random.fork(number),
+            padding: LONG,
+        }
+    }
+
+    /// Everybody is thrown out, and comes back at the same time.
+    pub(super) async fn storm(&mut self) {
+        let fronts = || self.rig.nodes.iter().map(|node| &node.front);
+        fronts().for_each(|front| front.set(Class::Any, Mode::Reset));
+        tokio::time::sleep(FLAP).await;
+        fronts().for_each(|front| front.set(Class::Any, Mode::Pass));
+        self.lasts().await;
+    }
+
+    /// Each 2 s, for a moment, before all nodes.
+    pub(super) async fn front(&mut self, mode: Mode) {
+        let fronts = || self.rig.nodes.iter().map(|node| &node.front);
+        let flap = async || {
+            fronts().for_each(|front| front.set(Class::Any, mode));
+            tokio::time::sleep(FLAP).await;
+            fronts().for_each(|front| front.set(Class::Any, Mode::Pass));
+        };
+        self.each(BETWEEN_FLAPS, flap).await;
+    }
+
+    /// Clients come back while the way to Redis is long, so that much is published between what a node reads and what
+    /// it hears; then silence, so that no later message tells of what was missed.
+    pub(super) async fn last_words(&mut self) {
+        const FAR: Mode = Mode::Delay {
+            delay: Duration::from_millis(150),
+            jitter: Duration::from_millis(50),
+        };
+        self.rig
+            .nodes
+            .iter()
+            .for_each(|node| node.redis.set(Class::Any, FAR));
+        self.lasts().await;
+        // Once only: a node keeps a subscription for a while after its last device has gone.
+        let fronts = || self.rig.nodes.iter().map(|node| &node.front);
+        fronts().for_each(|front| front.set(Class::Any, Mode::Reset));
+        tokio::time::sleep(FLAP).await;
+        fronts().for_each(|front| front.set(Class::Any, Mode::Pass));
+        tokio::time::sleep(LAST_WORDS).await;
+        self.load.hush();
+        tokio::time::sleep(BETWEEN_FLAPS).await;
+        self.rig
+            .nodes
+            .iter()
+            .for_each(|node| node.redis.set(Class::Any, Mode::Pass));
+    }
+
+    /// Users read, read all and delete on some node, while devices of theirs are away and come back.
+    pub(super) async fn acts(&mut self) {
+        let mut random = self.random.fork(3);
+        let users = self.load.size.users;
+        let nodes = self.rig.nodes.len();
+        let mut away = Vec::new();
+        let act = async || {
+            let user = user_name(random.below(users));
+            let node = random.below(nodes);
+            let list = self.load.cluster.list(node, &user).await;
+            let ids: Vec<_> = list.into_iter().flat_map(|list| list.items).collect();
+            let id = ids
+                .get(random.below(ids.len()))
+                .map(|item| item.id.as_str());
+            let (method, path) = match (random.below(8), id) {
+                (0, _) => ("POST", "/api/notifications/read-all".to_owned()),
+                (1 | 2, Some(id)) => ("DELETE", format!("/api/notifications/{id}")),
+                (3, Some(id)) => ("PATCH", format!("/api/notifications/{id}/unread")),
+                (_, Some(id)) => ("PATCH", format!("/api/notifications/{id}/read")),
+                (_, None) => return,
+            };
+            self.load.cluster.act(node, &user, method, &path).await;
+            let device = random.below(self.load.devices.len());
+            if random.below(4) == 0 {
+                self.load.tell(Command::Away, |number| number == device);
+                away.push(device);
+            } else if random.below(4) == 0
+                && let Some(back) = away.pop()
+            {
+                self.load.tell(Command::Live, |number| number == back);
+            }
+        };
+        self.each(Duration::from_millis(50), act).await;
+        self.load
+            .tell(Command::Live, |number| away.contains(&number));
+    }
+}

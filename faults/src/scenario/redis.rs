@@ -1,0 +1,122 @@
+//! Faults of Redis and of the way to it.
+
+use std::time::Duration;
+
+use super::inject::Scene;
+use crate::proxy::{Class, Mode};
+use crate::rig::Trouble;
+
+/// Until every node says that its link to Redis is up and confirmed.
+const BACK: Duration = Duration::from_secs(3);
+
+impl Scene<'_> {
+    pub(super) async fn redis_down(&mut self) -> Result<(), Trouble> {
+        self.rig.redis.command("SHUTDOWN NOSAVE").await;
+        self.rig.redis.process.ended(Duration::from_secs(5)).await;
+        self.lasts().await;
+        self.rig.redis.begin().await?;
+        self.is_up_again().await;
+        Ok(())
+    }
+
+    async fn is_up_again(&self) {
+        let up = self.comes(BACK, async || {
+            for node in &self.rig.nodes {
+                if node.metric("bellhop_redis_up").await != Some(1.0) {
+                    return false;
+                }
+            }
+            true
+        });
+        let up = up.await;
+        self.expect("3 s after Redis is back every node hears it again", up);
+    }
+
+    pub(super) async fn subscribers_killed(&mut self) {
+        let kill = async || {
+            self.rig.redis.command("CLIENT KILL TYPE pubsub").await;
+        };
+        let before = self.reconnections().await;
+        self.each(Duration::from_millis(500), kill).await;
+        let after = self.reconnections().await;
+        self.expect(
+            "the nodes count that they connected to Redis anew",
+            after > before,
+        );
+    }
+
+    async fn reconnections(&self) -> f64 {
+        let mut sum = 0.0;
+        for node in &self.rig.nodes {
+            sum += node
+                .metric("bellhop_bus_reconnections_total")
+                .await
+                .unwrap_or(0.0);
+        }
+        sum
+    }
+
+    pub(super) async fn redis_stopped(&mut self) {
+        self.rig.redis.process.signal("STOP");
+        self.lasts().await;
+        self.rig.redis.process.signal("CONT");
+    }
+
+    pub(super) async fn redis_paused(&mut self, what: &str) {
+        let millis = self.duration.as_millis();
+        self.rig
+            .redis
+            .command(&format!("CLIENT PAUSE {millis} {what}"))
+            .await;
+        self.lasts().await;
+        self.rig.redis.command("CLIENT UNPAUSE").await;
+    }
+
+    /// Connections to Redis, from all nodes but the first `skip`: of one node only, the others are skipped.
+    pub(super) async fn bus(&mut self, class: Class, mode: Mode, only: usize) {
+        let skip = match only {
+            0 => 0,
+            only => self.rig.nodes.len().saturating_sub(only),
+        };
+        self.through(class, mode, |node| &node.redis, skip).await;
+    }
+
+    /// The account may do nothing with channels any more.
+    pub(super) async fn redis_refuses(&mut self) {
+        let redis = &self.rig.redis;
+        redis.command("ACL SETUSER default resetchannels").await;
+        self.lasts().await;
+        redis.command("ACL SETUSER default allchannels").await;
+        self.is_up_again().await;
+    }
+
+    /// A node that does not read while much is said to it: Redis cuts it off, or it falls behind.
+    pub(super) async fn bus_flooded(&mut self) {
+        let redis = &self.rig.redis;
+        redis
+            .command("CONFIG SET client-output-buffer-limit \"pubsub 1mb 256kb 10\"")
+            .await;
+        let Some(number) = self.any_node().map(|node| node.number) else {
+            return;
+        };
+        let Some(node) = self.rig.nodes.get(number) else {
+            return;
+        };
+        node.process.signal("STOP");
+        let channels = redis.command("PUBSUB CHANNELS *").await.unwrap_or_default();
+        let channels: Vec<_> = channels.lines().filter(|line| line.contains(':')).collect();
+        // 3 s of noise that nobody can read as a message.
+        let until = std::time::Instant::now() + Duration::from_secs(3);
+        let noise = "x".repeat(200);
+        let mut random = self.random.fork(9);
+        while std::time::Instant::now() < until && !channels.is_empty() {
+            let script: String = (0..500)
+                .filter_map(|_| channels.get(random.below(channels.len())))
+                .map(|channel| format!("PUBLISH {channel} {noise}\r\n"))
+                .collect();
+            redis.command(script.trim_end()).await;
+        }
+        node.process.signal("CONT");
+        self.lasts().await;
+    }
+}

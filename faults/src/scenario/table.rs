@@ -1,0 +1,237 @@
+//! The fault matrix, as a table: id, what is done, for how long, and the bounds.
+
+use super::bounds::{
+    BUS, DATABASE_DOWN, DATABASE_SILENT, FLAPS, NODE, PROMISE, REDIS_DOWN, ROLL, STORM,
+    SUBSCRIBERS_KILLED, UNNOTICED, VANISHED,
+};
+use super::{Fault, Scenario};
+use crate::check::Limits;
+
+const fn row(
+    id: &'static str,
+    what: &'static str,
+    fault: Fault,
+    seconds: u64,
+    limits: Limits,
+) -> Scenario {
+    Scenario {
+        id,
+        what,
+        fault,
+        seconds,
+        limits,
+        short: false,
+    }
+}
+
+const fn short(scenario: Scenario) -> Scenario {
+    Scenario {
+        short: true,
+        ..scenario
+    }
+}
+
+/// All scenarios, in the order in which they run.
+pub const ALL: &[Scenario] = &[
+    row("F0", "nothing is broken", Fault::None, 10, UNNOTICED),
+    short(row(
+        "F1",
+        "kill -9 of a node, and of the next 10 s later",
+        Fault::NodesKilled,
+        20,
+        NODE,
+    )),
+    row(
+        "F1c",
+        "a node vanishes (no RST)",
+        Fault::NodeVanishes,
+        30,
+        VANISHED,
+    ),
+    short(row(
+        "F2",
+        "SIGTERM to each node in turn",
+        Fault::NodesRoll,
+        60,
+        ROLL,
+    )),
+    short(row(
+        "F3",
+        "Redis SHUTDOWN, and back empty",
+        Fault::RedisDown,
+        10,
+        REDIS_DOWN,
+    )),
+    short(row(
+        "F4",
+        "CLIENT KILL TYPE pubsub each 500 ms",
+        Fault::SubscribersKilled,
+        10,
+        SUBSCRIBERS_KILLED,
+    )),
+    short(row("F5", "Redis SIGSTOP", Fault::RedisStopped, 20, BUS)),
+    row(
+        "F5b",
+        "CLIENT PAUSE ALL",
+        Fault::RedisPaused("ALL"),
+        10,
+        BUS,
+    ),
+    row(
+        "F5c",
+        "CLIENT PAUSE WRITE",
+        Fault::RedisPaused("WRITE"),
+        10,
+        BUS,
+    ),
+    row(
+        "F6",
+        "subscriber connections in a black hole",
+        Fault::SubscribersSilent,
+        15,
+        BUS,
+    ),
+    row(
+        "F6b",
+        "subscriber connections half open",
+        Fault::SubscribersHalfOpen,
+        15,
+        BUS,
+    ),
+    row(
+        "F6c",
+        "publisher connections in a black hole",
+        Fault::PublishersSilent,
+        15,
+        BUS,
+    ),
+    row(
+        "F6d",
+        "one node's Redis in a black hole",
+        Fault::OneNodeWithoutRedis,
+        15,
+        BUS,
+    ),
+    row(
+        "F8",
+        "a node stopped while its channels are flooded",
+        Fault::BusFlooded,
+        10,
+        PROMISE,
+    ),
+    row(
+        "F8b",
+        "Redis refuses PUBLISH and SUBSCRIBE (ACL)",
+        Fault::RedisRefuses,
+        10,
+        REDIS_DOWN,
+    ),
+    short(row(
+        "F9",
+        "PostgreSQL crashes, down 10 s",
+        Fault::PostgresCrashes,
+        10,
+        DATABASE_DOWN,
+    )),
+    row(
+        "F10",
+        "PostgreSQL stopped (SIGSTOP of all)",
+        Fault::PostgresStopped,
+        15,
+        DATABASE_SILENT,
+    ),
+    row(
+        "F10b",
+        "PostgreSQL in a black hole",
+        Fault::PostgresSilent,
+        15,
+        DATABASE_SILENT,
+    ),
+    row(
+        "F10c",
+        "all backends terminated each second",
+        Fault::BackendsTerminated,
+        10,
+        DATABASE_DOWN,
+    ),
+    row(
+        "F10d",
+        "PostgreSQL read-only",
+        Fault::PostgresReadOnly,
+        10,
+        DATABASE_DOWN,
+    ),
+    row(
+        "F11",
+        "the row of one user locked",
+        Fault::RowLocked,
+        10,
+        Limits {
+            publish_p99: Some(1_500),
+            lost_connections: Some(0),
+            ..PROMISE
+        },
+    ),
+    row(
+        "F12",
+        "devices that stop reading, long messages",
+        Fault::SlowConsumers,
+        20,
+        Limits {
+            lost_connections: None,
+            ..UNNOTICED
+        },
+    ),
+    row(
+        "F13",
+        "all connections reset at once",
+        Fault::Storm,
+        5,
+        STORM,
+    ),
+    short(row(
+        "F15",
+        "50 requests of one key on all nodes; kill -9 meanwhile",
+        Fault::KeyStorm,
+        10,
+        NODE,
+    )),
+    row(
+        "F16",
+        "reads, read-all, deletes while devices come and go",
+        Fault::Acts,
+        15,
+        PROMISE,
+    ),
+    row(
+        "F18",
+        "connections of clients reset each 2 s",
+        Fault::Flaps,
+        10,
+        FLAPS,
+    ),
+    row(
+        "F18b",
+        "frames to clients cut in the middle each 2 s",
+        Fault::FramesCut,
+        10,
+        FLAPS,
+    ),
+    row(
+        "F18c",
+        "clients come back while Redis is slow, then silence",
+        Fault::LastWords,
+        10,
+        FLAPS,
+    ),
+    row(
+        "F20",
+        "a cocktail: two of the above each 10 s",
+        Fault::Cocktail,
+        60,
+        Limits {
+            lag_p99: None,
+            ..PROMISE
+        },
+    ),
+];
