@@ -15,7 +15,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-pub use self::api_key::{ApiKeyError, ApiKeys, presented};
+pub use self::api_key::{API_KEY_PREFIX, ApiKeyError, ApiKeys, is_api_key, presented};
 use self::claims::{Claims, has_critical_header, numeric_date};
 pub use self::header::{BearerError, bearer};
 use self::key::read_public_key;
@@ -107,7 +107,7 @@ impl Refusal {
 pub enum AuthSetupError {
     #[error("no key: set JWT_SECRET or JWT_PUBLIC_KEY_FILE")]
     NoKey,
-    #[error("JWT_SECRET needs 32 bytes or more")]
+    #[error("JWT_SECRET needs 32 bytes or more: openssl rand -hex 32 makes one")]
     SecretTooShort,
     #[error("JWT_PUBLIC_KEY_FILE {path} cannot be read")]
     KeyFile {
@@ -178,6 +178,11 @@ impl Verifier {
         }
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Refusal::Invalid("it is longer than 16 KiB"));
+        }
+        if is_api_key(token) {
+            return Err(Refusal::Invalid(
+                "it is an API key, which belongs into the header X-API-Key",
+            ));
         }
         if has_critical_header(token) {
             return Err(Refusal::Invalid(

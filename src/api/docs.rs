@@ -1,6 +1,7 @@
 //! A page to read the description of the API and to try it: Swagger UI, from this program and from nowhere else.
 
 use std::borrow::Cow;
+use std::io::Read as _;
 use std::sync::Arc;
 
 use axum::Router;
@@ -9,7 +10,8 @@ use axum::extract::Path;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::get;
 use bytes::Bytes;
-use http::header;
+use flate2::read::GzDecoder;
+use http::{HeaderMap, header};
 use utoipa_swagger_ui::{Config, serve};
 
 use super::problem::Problem;
@@ -30,14 +32,19 @@ pub(super) fn page<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let index = Arc::clone(&config);
     Router::new()
         .route("/api/docs", get(async || Redirect::permanent("/api/docs/")))
-        .route("/api/docs/", get(async move || file("", index)))
+        .route(
+            "/api/docs/",
+            get(async move |headers: HeaderMap| file("", &headers, index)),
+        )
         .route(
             "/api/docs/{*file}",
-            get(async move |Path(name): Path<String>| file(&name, config)),
+            get(async move |Path(name): Path<String>, headers: HeaderMap| {
+                file(&name, &headers, config)
+            }),
         )
 }
 
-fn file(name: &str, config: Arc<Config<'static>>) -> Result<Response, Problem> {
+fn file(name: &str, asked: &HeaderMap, config: Arc<Config<'static>>) -> Result<Response, Problem> {
     let Ok(found) = serve(name, config) else {
         return Err(Problem::Defect("the page could not be configured"));
     };
@@ -45,6 +52,12 @@ fn file(name: &str, config: Arc<Config<'static>>) -> Result<Response, Problem> {
     let body = match found.bytes {
         Cow::Borrowed(bytes) => Bytes::from_static(bytes),
         Cow::Owned(bytes) => bytes.into(),
+    };
+    let packed = found.gzpipped && takes_gzip(asked);
+    let body = if found.gzpipped && !packed {
+        unpacked(&body)?
+    } else {
+        body
     };
     let mut response = Body::from(body).into_response();
     let headers = response.headers_mut();
@@ -55,13 +68,52 @@ fn file(name: &str, config: Arc<Config<'static>>) -> Result<Response, Problem> {
     if let Ok(content_type) = found.content_type.parse() {
         headers.insert(header::CONTENT_TYPE, content_type);
     }
-    if found.gzpipped {
+    headers.append(
+        header::VARY,
+        http::HeaderValue::from_static("accept-encoding"),
+    );
+    if packed {
         headers.insert(
             header::CONTENT_ENCODING,
             http::HeaderValue::from_static("gzip"),
         );
     }
     Ok(response)
+}
+
+/// Whether the caller says that it reads gzip (RFC 9110 section 12.5.3). One that says nothing may not.
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT_ENCODING).into_iter();
+    let listed: Vec<_> = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|coding| coding.split_once(';').unwrap_or((coding, "")))
+        .map(|(name, weight)| (name.trim().to_ascii_lowercase(), is_refused(weight)))
+        .collect();
+    let said = |wanted: &[&str]| {
+        let mut found = listed
+            .iter()
+            .filter(|(name, _)| wanted.contains(&name.as_str()));
+        found.next().map(|(_, refused)| !refused)
+    };
+    said(&["gzip", "x-gzip"])
+        .or_else(|| said(&["*"]))
+        .unwrap_or(false)
+}
+
+/// Whether a weight is 0, as in `;q=0`.
+fn is_refused(weight: &str) -> bool {
+    let value = weight.trim().split_once('=').map(|(_, value)| value.trim());
+    value.is_some_and(|value| value.parse() == Ok(0.0_f32))
+}
+
+/// The files are this program's own, so their size is known to be small.
+fn unpacked(packed: &[u8]) -> Result<Bytes, Problem> {
+    let mut bytes = Vec::new();
+    match GzDecoder::new(packed).read_to_end(&mut bytes) {
+        Ok(_) => Ok(bytes.into()),
+        Err(_broken) => Err(Problem::Defect("a file of the page cannot be unpacked")),
+    }
 }
 
 #[cfg(test)]
@@ -75,6 +127,32 @@ mod tests {
     async fn get(path: &str) -> Response {
         let request = Request::get(path).body(Body::empty()).unwrap();
         page::<()>().oneshot(request).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_takes_no_gzip_gets_the_file_itself() {
+        for (accepts, packed) in [
+            (None, false),
+            (Some("identity"), false),
+            (Some("gzip;q=0, *"), false),
+            (Some("br"), false),
+            (Some("gzip, deflate"), true),
+            (Some("br;q=1.0, GZIP;q=0.5"), true),
+            (Some("*"), true),
+        ] {
+            let mut request = Request::get("/api/docs/swagger-ui.css");
+            if let Some(accepts) = accepts {
+                request = request.header(header::ACCEPT_ENCODING, accepts);
+            }
+            let request = request.body(Body::empty()).unwrap();
+            let response = page::<()>().oneshot(request).await.unwrap();
+            let headers = response.headers();
+            assert_eq!(headers[header::VARY], "accept-encoding");
+            let coding = headers.get(header::CONTENT_ENCODING).is_some();
+            assert_eq!(coding, packed, "{accepts:?}");
+            let style = text(response).await;
+            assert_eq!(style.contains(".swagger-ui"), !packed, "{accepts:?}");
+        }
     }
 
     async fn text(response: Response) -> String {

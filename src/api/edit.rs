@@ -7,7 +7,8 @@ use crate::store::Edit;
 
 const SOME: &str = "at least one of title, message, data, actionUrl, icon, badge and expiresAt";
 
-/// Reads the body of an edit. A member that is left out stays as it is; `null` takes away what may be absent.
+/// Reads the body of an edit. A member that is left out stays as it is; `null` takes away what may be absent, and empties
+/// `message` and `data`.
 pub(super) fn parse(body: &[u8], rules: Rules) -> Result<Edit, Problem> {
     let mut fields = Fields::of(body)?;
     if fields.is_empty() {
@@ -44,7 +45,7 @@ fn edited_title(fields: &mut Fields<'_>) -> Option<String> {
 
 fn edited_message(fields: &mut Fields<'_>) -> Option<String> {
     if fields.take_null("message") {
-        fields.refuse("message", "required", MESSAGE);
+        return Some(String::new());
     }
     text(fields, "message", MAX_MESSAGE, MESSAGE)
 }
@@ -93,7 +94,7 @@ mod tests {
     #[test]
     fn null_takes_away_what_may_be_absent() {
         let edit = parse(
-            r#"{"actionUrl": null, "icon": null, "badge": null, "expiresAt": null, "data": null}"#,
+            r#"{"actionUrl": null, "icon": null, "badge": null, "expiresAt": null, "data": null, "message": null}"#,
         )
         .unwrap();
         let absent = Some(None);
@@ -103,6 +104,7 @@ mod tests {
         );
         assert_eq!(edit.expires_at, Some(None));
         assert_eq!(edit.data.unwrap().get(), "{}");
+        assert_eq!(edit.message.as_deref(), Some(""));
     }
 
     #[test]
@@ -110,10 +112,7 @@ mod tests {
         for (body, expected) in [
             ("{}", &[" required"][..]),
             ("[]", &[" type_mismatch"]),
-            (
-                r#"{"title": null, "message": null}"#,
-                &["/title required", "/message required"],
-            ),
+            (r#"{"title": null, "message": null}"#, &["/title required"]),
             (
                 r#"{"title": " ", "message": 7, "data": [], "actionUrl": "javascript:x", "icon": 1, "expiresAt": "1969-01-01T00:00:00Z"}"#,
                 &[

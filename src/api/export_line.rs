@@ -5,10 +5,12 @@ mod id;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
 
 use self::id::OldId;
 use super::draft::{self, MAX_MESSAGE, MESSAGE, Rules, TITLE};
 use super::fields::Fields;
+use super::json;
 use super::problem::{FieldError, Problem};
 use crate::notification::{Draft, Kind, Notification, Priority};
 use crate::user::UserId;
@@ -20,6 +22,7 @@ const USER: &str = "whose it is: 1 to 128 characters of A-Z a-z 0-9 . _ ~ @ : -,
 const TIME: &str = "a time, as in 2024-01-31T08:00:00Z (RFC 3339), or milliseconds since 1970";
 const PAST: &str = "when it was created, as in 2024-01-31T08:00:00Z (RFC 3339) or milliseconds since 1970, not in the future";
 const KIND: &str = "1 to 64 letters, digits, _, - and spaces, the first a letter";
+const DATA: &str = "an object, or a text that is one written as JSON";
 const READ: &str = "the same as isRead";
 
 /// Members that mean nothing here: Bellhop's own answers have them.
@@ -57,10 +60,10 @@ fn faults(problem: Problem) -> Vec<FieldError> {
         pointer: String::new(),
         code,
         expected: match code {
-            "utf8_invalid" => "a line in UTF-8",
+            "utf8_invalid" => "text in UTF-8",
             "json_duplicate_key" => "an object in which no name comes twice",
             "json_too_deep" => "an object that is not nested so deeply",
-            _ => "a line with one JSON object, and nothing else",
+            _ => "one JSON object, and nothing else",
         },
     }]
 }
@@ -118,7 +121,7 @@ fn draft(fields: &mut Fields<'_>, rules: LineRules<'_>) -> Draft {
         priority,
         title: draft::title(fields),
         message: draft::text(fields, "message", MAX_MESSAGE, MESSAGE).unwrap_or_default(),
-        data: draft::data(fields),
+        data: data(fields),
         action_url: draft::link(fields, "actionUrl", urls),
         icon: draft::link(fields, "icon", urls),
         badge: draft::link(fields, "badge", urls),
@@ -136,6 +139,31 @@ fn user(fields: &mut Fields<'_>) -> Option<UserId> {
         return None;
     };
     fields.user("userId", json)
+}
+
+/// An object, or a text that holds one, as columns of text have it.
+fn data(fields: &mut Fields<'_>) -> Box<RawValue> {
+    if !fields.is_text("data") {
+        return draft::data(fields);
+    }
+    let text = fields.text("data").unwrap_or_default();
+    // By itself first: what is no JSON could end the object around it.
+    if !text.trim_start().starts_with('{') || json::check(text.as_bytes()).is_err() {
+        fields.refuse("data", "type_mismatch", DATA);
+        return Box::default();
+    }
+    let around = format!(r#"{{"data":{text}}}"#);
+    let Ok(mut inside) = Fields::of(around.as_bytes()) else {
+        fields.refuse("data", "too_deep", DATA);
+        return Box::default();
+    };
+    let data = draft::data(&mut inside);
+    if let Err(problem) = inside.finish() {
+        for fault in faults(problem) {
+            fields.refuse("data", fault.code, fault.expected);
+        }
+    }
+    data
 }
 
 /// In any case, and with `-` or a space where ours have `_`: `order-shipped` is `ORDER_SHIPPED`.

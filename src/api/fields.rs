@@ -94,6 +94,13 @@ impl<'a> Fields<'a> {
         self.members.contains_key(name)
     }
 
+    /// Whether the member is there and a string.
+    pub(super) fn is_text(&self, name: &str) -> bool {
+        self.members
+            .get(name)
+            .is_some_and(|json| json.starts_with('"'))
+    }
+
     /// Whether no member is left.
     pub(super) fn is_empty(&self) -> bool {
         self.members.is_empty()

@@ -149,7 +149,9 @@ impl Problem {
             Self::Invalid(_) => {
                 "Each entry of errors names a field and what is expected of it. Nothing was written."
             }
-            Self::Refused(Refusal::Missing) => "Send Authorization: Bearer and a token.",
+            Self::Refused(Refusal::Missing) => {
+                "Send Authorization: Bearer and a token; a publisher may send X-API-Key and a key instead."
+            }
             Self::Refused(Refusal::Invalid(_)) => {
                 "The token or API key is not accepted; the log of the node says why."
             }

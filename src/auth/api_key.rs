@@ -7,6 +7,9 @@ use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 use super::Refusal;
 use crate::config::ApiKey;
 
+/// What every key that we make begins with, so that people and secret scanners know one when they see it.
+pub const API_KEY_PREFIX: &str = "bh_";
+
 const HEADER: &str = "x-api-key";
 
 /// Longer ones are not looked at.
@@ -33,6 +36,12 @@ pub fn presented(headers: &HeaderMap) -> Result<Option<&[u8]>, ApiKeyError> {
         return Err(ApiKeyError::Repeated);
     }
     Ok(value.map(http::HeaderValue::as_bytes))
+}
+
+/// Whether what was given as a token is one of the keys that we make: no token is without dots.
+#[must_use]
+pub fn is_api_key(token: &str) -> bool {
+    token.starts_with(API_KEY_PREFIX) && !token.contains('.')
 }
 
 impl ApiKeys {

@@ -501,7 +501,7 @@ fn a_key_that_cannot_serve_is_refused_by_its_setting() {
     let short = Secret::new("x".repeat(31));
     assert_eq!(
         refused(Verifier::new(&settings(&[]), Some(&short))),
-        "JWT_SECRET needs 32 bytes or more"
+        "JWT_SECRET needs 32 bytes or more: openssl rand -hex 32 makes one"
     );
     assert!(refused(Verifier::new(&settings(&[]), None)).starts_with("no key: set JWT_SECRET"));
 

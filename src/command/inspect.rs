@@ -4,8 +4,7 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::send::PUBLISHER;
-use super::target::{PUBLISH_SCOPE, Target};
+use super::target::{PublisherKey, Target};
 use super::{Failure, complain, say};
 use crate::user::UserId;
 
@@ -24,18 +23,24 @@ pub(super) struct Inspect {
     json: bool,
 
     #[command(flatten)]
+    key: PublisherKey,
+
+    #[command(flatten)]
     target: Target,
 }
 
 impl Inspect {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let publisher = UserId::try_from(PUBLISHER)?;
-        let token = self.target.token(&publisher, Some(PUBLISH_SCOPE))?;
+        let credential = self.target.publisher(&self.key)?;
         let path = format!("/api/users/{}", self.user);
         let limited = format!("{path}?limit={}", self.limit);
-        let mut inbox: Value = serde_json::from_str(&self.target.get(&limited, &token).await?)?;
+        let mut inbox: Value =
+            serde_json::from_str(&self.target.get(&limited, &credential).await?)?;
 
-        let presence = self.target.get(&format!("{path}/presence"), &token).await;
+        let presence = self
+            .target
+            .get(&format!("{path}/presence"), &credential)
+            .await;
         let presence = match presence {
             Ok(text) => serde_json::from_str(&text)?,
             Err(Failure(reason)) => {

@@ -8,10 +8,8 @@ use rand::rngs::SysRng;
 use sha2::{Digest as _, Sha256};
 
 use super::{Failure, complain, say};
+use crate::auth::API_KEY_PREFIX;
 use crate::config::ApiKey;
-
-/// What every key begins with, so that people and secret scanners know one when they see it.
-pub(super) const PREFIX: &str = "bh_";
 
 #[derive(Debug, Args)]
 pub(super) struct Key {
@@ -25,7 +23,7 @@ impl Key {
         // From the operating system itself: 256 bits, which nobody guesses, so that a plain digest keeps them.
         let mut bytes = [0; 32];
         SysRng.try_fill_bytes(&mut bytes)?;
-        let key = format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes));
+        let key = format!("{API_KEY_PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes));
 
         // Both lines at once: who reads only the first ends nothing.
         say(format_args!(

@@ -110,6 +110,28 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
+/// Why a command failed, and the exit code that says so.
+#[derive(Debug)]
+struct Ended {
+    code: u8,
+    reason: Failure,
+}
+
+impl Ended {
+    /// The settings make no sense.
+    fn unusable(reason: impl Into<Failure>) -> Self {
+        let (code, reason) = (USAGE, reason.into());
+        Self { code, reason }
+    }
+}
+
+impl<E: Into<Failure>> From<E> for Ended {
+    fn from(reason: E) -> Self {
+        let (code, reason) = (FAILURE, reason.into());
+        Self { code, reason }
+    }
+}
+
 /// Carries out what the arguments say. `program` is how the caller spelled the program.
 #[must_use]
 pub fn run(arguments: Arguments, program: &str) -> ExitCode {
@@ -125,8 +147,9 @@ pub fn run(arguments: Arguments, program: &str) -> ExitCode {
     };
     let outcome = runtime.block_on(async {
         match arguments.command {
-            None => serve::run(arguments.config, program).await,
-            Some(Command::Serve(config)) => serve::run(*config, program).await,
+            None => return serve::run(arguments.config, program).await,
+            Some(Command::Serve(config)) => return serve::run(*config, program).await,
+            Some(Command::CheckConfig(check)) => return check.run(&Arguments::command()).await,
             Some(Command::Listen(listen)) => listen.run().await,
             Some(Command::Send(send)) => send.run().await,
             Some(Command::Token(token)) => token.run(),
@@ -135,17 +158,20 @@ pub fn run(arguments: Arguments, program: &str) -> ExitCode {
             Some(Command::Inspect(inspect)) => inspect.run().await,
             Some(Command::Import(import)) => import.run().await,
             Some(Command::Migrate(migrate)) => migrate.run().await,
-            Some(Command::CheckConfig(check)) => check.run(&Arguments::command()).await,
             Some(Command::Probe(probe)) => probe.run().await,
         }
+        .map_err(Ended::from)
     });
     // Tasks that wait for a dead network do not keep the program from ending.
     runtime.shutdown_background();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure(message)) => {
+        Err(Ended {
+            code,
+            reason: Failure(message),
+        }) => {
             complain(&message);
-            ExitCode::from(FAILURE)
+            ExitCode::from(code)
         }
     }
 }

@@ -6,8 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::send::PUBLISHER;
-use super::target::{PUBLISH_SCOPE, Target};
+use super::target::{PublisherKey, Target};
 use super::{Failure, say};
 use crate::client::Client;
 use crate::event;
@@ -22,6 +21,9 @@ pub(super) struct Probe {
     /// Seconds until a step counts as failed.
     #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=300))]
     timeout: u64,
+
+    #[command(flatten)]
+    key: PublisherKey,
 
     #[command(flatten)]
     target: Target,
@@ -69,13 +71,11 @@ impl Probe {
 
     /// Publishes to the probe's user, and answers the notification's id.
     async fn publish(&self, user: &UserId) -> Result<Value, Failure> {
-        let token = self
-            .target
-            .token(&UserId::try_from(PUBLISHER)?, Some(PUBLISH_SCOPE))?;
+        let credential = self.target.publisher(&self.key)?;
         let body = json!({ "userId": user, "title": "bellhop probe" });
         let answer = self
             .target
-            .post("/api/notifications", &token, &[], &body)
+            .post("/api/notifications", &credential, &[], &body)
             .await?;
         let answer: Value = serde_json::from_str(&answer)?;
         answer

@@ -3,12 +3,9 @@
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::target::{PUBLISH_SCOPE, Target};
+use super::target::{PublisherKey, Target};
 use super::{Failure, say};
 use crate::user::UserId;
-
-/// The publisher as which the commands sign.
-pub(super) const PUBLISHER: &str = "bellhop-cli";
 
 #[derive(Debug, Args)]
 pub(super) struct Send {
@@ -40,7 +37,7 @@ pub(super) struct Send {
     #[arg(long, value_name = "JSON", value_parser = object)]
     data: Option<Value>,
 
-    /// When it loses its meaning, as in 2030-01-31T12:00:00Z; kept and shown as yet.
+    /// When it loses its meaning, as in 2030-01-31T12:00:00Z: it leaves the inbox then.
     #[arg(long, value_name = "TIME")]
     expires_at: Option<String>,
 
@@ -49,13 +46,15 @@ pub(super) struct Send {
     idempotency_key: Option<String>,
 
     #[command(flatten)]
+    key: PublisherKey,
+
+    #[command(flatten)]
     target: Target,
 }
 
 impl Send {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let publisher = UserId::try_from(PUBLISHER)?;
-        let token = self.target.token(&publisher, Some(PUBLISH_SCOPE))?;
+        let credential = self.target.publisher(&self.key)?;
         let key = self
             .idempotency_key
             .iter()
@@ -63,7 +62,7 @@ impl Send {
             .collect::<Vec<_>>();
         let answer = self
             .target
-            .post("/api/notifications", &token, &key, &self.body())
+            .post("/api/notifications", &credential, &key, &self.body())
             .await?;
         say(answer)
     }

@@ -21,10 +21,43 @@ use crate::user::UserId;
 /// How long a command's token is valid; `listen` makes a new one each time it connects.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 
+/// The publisher as which the commands sign.
+const PUBLISHER: &str = "bellhop-cli";
+
 /// What a token needs to publish for others.
-pub(super) const PUBLISH_SCOPE: &str = "notifications:publish";
+const PUBLISH_SCOPE: &str = "notifications:publish";
+
+/// What a publisher shows instead of a token.
+#[derive(Debug, Args)]
+pub(super) struct PublisherKey {
+    /// API key to publish with, instead of a token; `bellhop key` makes one.
+    #[arg(
+        long,
+        env = "BELLHOP_API_KEY",
+        hide_env_values = true,
+        value_name = "KEY"
+    )]
+    api_key: Option<Secret>,
+}
+
+/// What a request is authorised by.
+#[derive(Debug)]
+pub(super) enum Credential {
+    Token(String),
+    Key(Secret),
+}
+
+impl Credential {
+    fn added_to(&self, request: RequestBuilder) -> RequestBuilder {
+        match self {
+            Self::Token(token) => request.bearer_auth(token),
+            Self::Key(key) => request.header("x-api-key", key.expose()),
+        }
+    }
+}
 
 #[derive(Debug, Args)]
+#[command(mut_arg("api_keys", |node| node.hide(true)))]
 #[expect(
     clippy::doc_markdown,
     reason = "the comments of fields are help text, in which backticks would show"
@@ -83,6 +116,18 @@ impl Target {
         }
     }
 
+    /// What a publisher acts by: the given key, else a token, the given one or one signed here.
+    pub(super) fn publisher(&self, key: &PublisherKey) -> Result<Credential, Failure> {
+        match &key.api_key {
+            Some(key) => Ok(Credential::Key(key.clone())),
+            None => {
+                let publisher = UserId::try_from(PUBLISHER)?;
+                let token = self.token(&publisher, Some(PUBLISH_SCOPE))?;
+                Ok(Credential::Token(token))
+            }
+        }
+    }
+
     /// The user of the token that is given, `None` where none is. Only the node knows whether it believes it.
     pub(super) fn token_user(&self) -> Result<Option<UserId>, Failure> {
         let Some(token) = &self.token else {
@@ -124,7 +169,7 @@ impl Target {
     pub(super) async fn post(
         &self,
         path: &str,
-        token: &str,
+        credential: &Credential,
         headers: &[(&str, &str)],
         body: &Value,
     ) -> Result<String, Failure> {
@@ -132,13 +177,13 @@ impl Target {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        self.answer(request.bearer_auth(token)).await
+        self.answer(request, credential).await
     }
 
     /// Asks the node, and answers the body of the answer.
-    pub(super) async fn get(&self, path: &str, token: &str) -> Result<String, Failure> {
+    pub(super) async fn get(&self, path: &str, credential: &Credential) -> Result<String, Failure> {
         let request = self.request(Method::GET, path)?;
-        self.answer(request.bearer_auth(token)).await
+        self.answer(request, credential).await
     }
 
     fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, Failure> {
@@ -152,8 +197,12 @@ impl Target {
         Ok(client.request(method, format!("{base}{path}")))
     }
 
-    async fn answer(&self, request: RequestBuilder) -> Result<String, Failure> {
-        let sent = request.send().await;
+    async fn answer(
+        &self,
+        request: RequestBuilder,
+        credential: &Credential,
+    ) -> Result<String, Failure> {
+        let sent = credential.added_to(request).send().await;
         let response = sent.map_err(|error| unsent(&self.url(), &error))?;
         let status = response.status();
         let problem = response
@@ -166,7 +215,16 @@ impl Target {
         }
         let problem = problem.then(|| serde_json::from_str::<Problem>(&text).ok());
         Err(match problem.flatten() {
-            Some(problem) => Failure(problem.text(status, &self.hint(&problem.code))),
+            Some(problem) => {
+                let hint = match credential {
+                    Credential::Token(_) => self.hint(&problem.code),
+                    Credential::Key(_) if status == StatusCode::UNAUTHORIZED => {
+                        " (is the key of --api-key in the node's BELLHOP_API_KEYS?)".to_owned()
+                    }
+                    Credential::Key(_) => String::new(),
+                };
+                Failure(problem.text(status, &hint))
+            }
             None => Failure(format!("{status}: {}", beginning(&text))),
         })
     }
@@ -179,6 +237,7 @@ impl Target {
                 " (is JWT_SECRET the node's? It is not set: ./{} signed)",
                 Auth::SECRET_FILE
             ),
+            ("disabled", _, _) => " (the node has ENABLE_WEBSOCKET=false, so there are no sockets: its clients poll GET /api/notifications/changes)".to_owned(),
             ("forbidden", Some(_), _) => format!(" (the token needs the scope {PUBLISH_SCOPE})"),
             _ => String::new(),
         }

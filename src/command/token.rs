@@ -9,6 +9,7 @@ use crate::config::Auth;
 use crate::user::UserId;
 
 #[derive(Debug, Args)]
+#[command(mut_arg("api_keys", |node| node.hide(true)))]
 pub(super) struct Token {
     /// The user that the token is for.
     #[arg(long, value_name = "ID")]

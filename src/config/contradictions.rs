@@ -27,7 +27,7 @@ impl Config {
         );
         check(
             secret.is_some_and(|secret| secret.len() < 32),
-            "JWT_SECRET needs 32 bytes or more",
+            "JWT_SECRET needs 32 bytes or more: openssl rand -hex 32 makes one",
         );
         check(
             secret.is_some() && self.auth.jwt_public_key_file.is_some(),

@@ -56,7 +56,7 @@ pub struct Shared {
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("the settings contradict each other:\n  {}", .0.join("\n  "))]
+    #[error("the settings cannot be used:\n  {}", .0.join("\n  "))]
     Contradictions(Vec<String>),
     #[error("cannot listen on {address} ({setting})")]
     Listen {

@@ -29,7 +29,7 @@ after(async () => {
 const publish = (draft) => {
   const names = ['userId', 'title', 'message', 'type', 'priority', 'data', 'actionUrl', 'key'];
   const service = new AsyncFunction('process', ...names, `${code[0]} return notification;`);
-  const process = { env: { BELLHOP_URL: node.url, BELLHOP_KEY: key } };
+  const process = { env: { BELLHOP_URL: node.url, BELLHOP_API_KEY: key } };
   return service(process, ...names.map((name) => draft[name]));
 };
 
@@ -40,7 +40,7 @@ class FrontEnd {
   constructor(storage, refresh) {
     this.auth = { refresh };
     this.notificationsSubject = { next: (list) => (this.list = list) };
-    const [, auth, onError, upsert, fetched] = code;
+    const [, auth, , onError, upsert, fetched] = code; // the third is the constructor's argument: this.auth
     const start = new Function('io', 'url', 'localStorage', `this.socket = io(url, { forceNew: true, ${auth} }); ${onError}`);
     start.call(this, io, node.url, { getItem: (name) => storage[name] });
     this.refreshed = new Promise((done) => {

@@ -200,6 +200,62 @@ fn the_embedded_default_delivers_and_forgets_nothing() {
     assert_eq!(node.ends(), Some(0));
 }
 
+/// What a node prints until it serves, with these settings beside where it listens.
+fn banner(folder: &Path, setting: &str) -> (Running, String, String) {
+    let [listen, admin] = addresses();
+    let arguments = ["--listen", &listen, "--admin-listen", &admin, setting];
+    let node = Running::start(bellhop(folder, &arguments));
+    let mut printed = String::new();
+    while !printed.contains("Stop: Ctrl-C") {
+        printed += &node.line("");
+        printed.push('\n');
+    }
+    (node, format!("http://{listen}"), printed)
+}
+
+#[tokio::test]
+async fn the_banner_offers_what_there_is() {
+    let status = async |url: String| reqwest::get(url).await.unwrap().status();
+
+    let folder = tempfile::tempdir().unwrap();
+    let (node, url, printed) = banner(folder.path(), "--log=warn");
+    assert!(printed.contains("embedded default"), "{printed}");
+    assert!(printed.contains(&format!("{url}/api/docs")), "{printed}");
+    assert_eq!(status(format!("{url}/api/docs")).await, 200);
+    drop(node);
+
+    let key = format!("--api-keys=shop:{}", "0".repeat(64));
+    let (_node, url, printed) = banner(folder.path(), &key);
+    assert!(!printed.contains("embedded default"), "{printed}");
+    let off = printed.lines().find(|line| line.contains("/api/docs"));
+    assert!(off.unwrap().contains("Off") && off.unwrap().contains("/api/dev/token"));
+    assert_eq!(status(format!("{url}/api/docs")).await, 404);
+}
+
+#[test]
+fn without_sockets_everything_says_to_poll() {
+    let folder = tempfile::tempdir().unwrap();
+    let (node, url, printed) = banner(folder.path(), "--enable-websocket=false");
+    assert!(!printed.contains("listen --user"), "{printed}");
+    assert!(
+        printed.contains("No sockets (ENABLE_WEBSOCKET=false)"),
+        "{printed}"
+    );
+    // The log is another stream, so its line may come later.
+    if !printed.contains("there are no sockets") {
+        node.line("there are no sockets");
+    }
+
+    for command in [&["listen", "--user", "42"][..], &["probe"]] {
+        let (code, _, error) = run(folder.path(), &[command, &["--url", &url]].concat());
+        assert_eq!(code, 1, "{error}");
+        assert!(
+            error.contains("ENABLE_WEBSOCKET=false") && error.contains("poll"),
+            "{error}"
+        );
+    }
+}
+
 #[test]
 fn the_banners_curl_works() {
     let folder = tempfile::tempdir().unwrap();
@@ -366,7 +422,7 @@ fn what_cannot_be_done_says_what_to_do() {
                 "--redis-url",
                 "http://x",
             ],
-            1,
+            2,
             "settings cannot be used",
         ),
     ] {
@@ -386,25 +442,68 @@ fn a_node_that_cannot_start_says_what_to_set() {
         (["--listen", "0.0.0.0:0"], "JWT_SECRET"),
         (["--redis-url", "redis://127.0.0.1"], "DATABASE_URL"),
         (["--database-url", "postgres://"], "name a host"),
-        (["--jwt-secret", "short"], "32 bytes"),
+        (["--jwt-secret", "short"], "openssl rand -hex 32"),
         (["--log", "a=b=c"], "RUST_LOG"),
         (["--socket-io-path", "/api/"], "SOCKET_IO_PATH"),
         (["--bus-prefix", "*"], "BELLHOP_BUS_PREFIX"),
         (["--listen", &taken], "BELLHOP_LISTEN"),
     ] {
+        // A port that is taken is no fault of the settings.
+        let code = if says == "BELLHOP_LISTEN" { 1 } else { 2 };
         let free = ["--admin-listen", "127.0.0.1:0"];
         let (exit, _, error) = run(folder, &[&arguments[..], &free].concat());
-        assert_eq!(exit, 1, "{arguments:?}: {error}");
+        assert_eq!(exit, code, "{arguments:?}: {error}");
         assert!(error.contains(says), "{arguments:?}: {error}");
         // The settings are checked before the ports.
         let taken = ["--admin-listen", &taken];
         let (exit, _, error) = run(folder, &[&arguments[..], &taken].concat());
-        assert_eq!(exit, 1, "{arguments:?}: {error}");
+        assert_eq!(exit, 2, "{arguments:?}: {error}");
         assert!(error.contains(says), "{arguments:?}: {error}");
         if says != "BELLHOP_LISTEN" {
             let checked = run(folder, &[&["check-config"], &arguments[..]].concat());
             assert!(checked.1.contains(says), "{arguments:?}: {checked:?}");
+            assert_eq!(checked.0, 2, "{arguments:?}");
         }
+    }
+}
+
+#[test]
+fn an_api_key_publishes_where_there_is_no_secret() {
+    let (home, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let addresses = addresses();
+    let [listen, admin] = &addresses;
+    let keys = crate::keys::configured(&[("shop", "key-1")]);
+    let serve = ["serve", "--listen", listen, "--admin-listen", admin, &keys];
+    let node = Running::start(bellhop(home.path(), &serve));
+    node.line("Stop: Ctrl-C");
+    let url = format!("--url=http://{listen}");
+    let token = format!("--token={}", token(home.path(), "42", &[]));
+
+    let elsewhere = elsewhere.path();
+    let send = ["send", "--user=42", "--title=x", &url, &token];
+    let (code, output, error) = run(elsewhere, &[&send[..], &["--api-key=key-1"]].concat());
+    assert_eq!(code, 0, "{output}{error}");
+    let (code, _, error) = run(elsewhere, &[&send[..], &["--api-key=key-2"]].concat());
+    assert_eq!(code, 1);
+    assert!(error.contains("in the node's BELLHOP_API_KEYS?"), "{error}");
+    for command in [&["probe"][..], &["inspect", "--user=42"]] {
+        let further = [&url, &token, "--api-key=key-1"];
+        let (code, output, error) = run(elsewhere, &[command, &further].concat());
+        assert_eq!(code, 0, "{command:?}: {output}{error}");
+    }
+    let (_, help, _) = run(elsewhere, &["send", "--help"]);
+    assert!(help.contains("--api-key ") && !help.contains("--api-keys"));
+}
+
+#[test]
+fn a_key_that_cannot_be_read_is_a_setting_that_makes_no_sense() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = ["--jwt-public-key-file=none.pem", "--listen=127.0.0.1:0"];
+    for command in ["serve", "check-config"] {
+        let arguments = [&[command, "--admin-listen=127.0.0.1:0"], &key[..]].concat();
+        let (exit, output, error) = run(folder.path(), &arguments);
+        assert_eq!(exit, 2, "{command}: {output}{error}");
+        assert!(format!("{output}{error}").contains("none.pem"), "{command}");
     }
 }
 
@@ -558,6 +657,11 @@ fn what_can_be_done_without_a_node_is() {
     let (code, output, _) = run(folder, &public);
     assert_eq!(code, 0);
     assert!(output.contains("\n! BELLHOP_ADMIN_LISTEN"), "{output}");
+    for lonely in ["--nodes=3", "--proxy-timeout=30"] {
+        let (code, _, error) = run(folder, &["check-config", lonely]);
+        assert_eq!(code, 2, "{lonely}");
+        assert!(error.contains("--production"), "{error}");
+    }
     assert!(
         !folder.join("bellhop.secret").exists(),
         "checking makes nothing"

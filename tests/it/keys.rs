@@ -90,6 +90,7 @@ async fn a_request_has_one_credential() {
             "credentials_ambiguous",
         ),
         (publish(&a).bearer_auth("key-1"), 401, "token_invalid"),
+        (publish(&a).bearer_auth("bh_key-1"), 401, "token_invalid"),
         (
             publish(&a)
                 .header("x-api-key", "key-1")

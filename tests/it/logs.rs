@@ -160,6 +160,30 @@ async fn a_wrong_key_is_logged_by_the_rule_and_never_shown() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_sent_as_a_token_is_logged_as_one_and_never_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let (node, url) = node(folder.path());
+    let http = reqwest::Client::new();
+    let request = http
+        .post(format!("{url}/api/emit"))
+        .bearer_auth("bh_hunter2");
+    assert_eq!(request.send().await.unwrap().status(), 401);
+    let line = node.line("token refused");
+    assert!(
+        line.contains("API key") && line.contains("X-API-Key") && !line.contains("hunter2"),
+        "{line}"
+    );
+
+    let nobody = http.post(format!("{url}/api/emit")).send().await.unwrap();
+    let problem: Value = nobody.json().await.unwrap();
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("Bearer") && detail.contains("X-API-Key"),
+        "{detail}"
+    );
+}
+
 fn hashed(user: &str) -> String {
     let digest = Sha256::digest(user);
     digest

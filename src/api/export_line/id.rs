@@ -47,7 +47,11 @@ impl OldId {
                 return None;
             }
         };
-        if !(1..=MAX_ID).contains(&text.chars().count()) {
+        if text.is_empty() {
+            fields.refuse("id", "blank", ID);
+            return None;
+        }
+        if text.chars().count() > MAX_ID {
             fields.refuse("id", "too_long", ID);
             return None;
         }

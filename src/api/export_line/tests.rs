@@ -80,6 +80,21 @@ fn an_id_is_kept_or_always_mapped_alike() {
 }
 
 #[test]
+fn data_may_be_a_text_that_holds_an_object() {
+    let one = notification(&json!({ "data": " {\"orderId\": 7}" }));
+    assert_eq!(
+        one.data.get(),
+        r#"{"legacyId":"clh3x9k2c0000","orderId":7}"#
+    );
+    let large = json!({ "a": "x".repeat(9_000) }).to_string();
+    let faults = read(&with(&json!({ "data": large }))).unwrap_err();
+    assert_eq!(
+        (&*faults[0].pointer, faults[0].code),
+        ("/data", "too_large")
+    );
+}
+
+#[test]
 fn a_read_one_has_a_time_of_reading() {
     let (created, late) = ("2024-01-31T08:00:00.000Z", "2024-03-01T00:00:00.000Z");
     for (state, read_at) in [
@@ -107,7 +122,8 @@ fn what_breaks_a_rule_is_told_all_at_once() {
     for (more, expected) in [
         (json!({"id": null}), "/id required"),
         (json!({"id": 1.5}), "/id type_mismatch"),
-        (json!({"id": ""}), "/id too_long"),
+        (json!({"id": ""}), "/id blank"),
+        (json!({"id": "x".repeat(256)}), "/id too_long"),
         (json!({"userId": "a b"}), "/userId user_id_invalid"),
         (json!({"createdAt": null}), "/createdAt required"),
         (
@@ -116,6 +132,9 @@ fn what_breaks_a_rule_is_told_all_at_once() {
         ),
         (json!({"createdAt": "yesterday"}), "/createdAt time_invalid"),
         (json!({"readAt": -1}), "/readAt time_invalid"),
+        (json!({"data": "[1]"}), "/data type_mismatch"),
+        (json!({"data": "{}, \"x\": {}"}), "/data type_mismatch"),
+        (json!({"data": "{\"a\":1,\"a\":2}"}), "/data type_mismatch"),
         (json!({"type": "2nd"}), "/type pattern_mismatch"),
         (json!({"priority": "LOUD"}), "/priority unknown_value"),
         (

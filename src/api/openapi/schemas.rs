@@ -430,13 +430,16 @@ fn users() -> Group {
 /// At least one of the members that a publisher may change.
 fn edit() -> Value {
     let properties = json!({
-        "title": reference("Title"), "message": reference("Message"), "data": or_null("Data"),
+        "title": reference("Title"), "message": or_null("Message"), "data": or_null("Data"),
         "actionUrl": or_null("Link"), "icon": or_null("Link"), "badge": or_null("Link"),
         "expiresAt": { "description": "In the future, or never.", "type": ["string", "null"], "format": "date-time" },
     });
     let some = with(closed(object(&[], &properties)), "minProperties", json!(1));
     let delivered = json!({ "title": "Order delivered", "actionUrl": "/orders/7/receipt" });
-    examples(some, vec![delivered, json!({ "expiresAt": null })])
+    examples(
+        some,
+        vec![delivered, json!({ "message": null, "expiresAt": null })],
+    )
 }
 
 fn inspected_change() -> Value {
@@ -586,7 +589,10 @@ pub(super) const CODES: [(&str, &str); 31] = [
         "token_invalid",
         "the log of the node says which rule refused it",
     ),
-    ("token_missing", "send Authorization: Bearer and a token"),
+    (
+        "token_missing",
+        "send Authorization: Bearer and a token, or as a publisher X-API-Key and a key",
+    ),
     (
         "too_many_for_limit",
         "name fewer users at a time, or the same one less often",

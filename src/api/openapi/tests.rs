@@ -308,7 +308,7 @@ fn an_edit_and_a_batch_are_described_as_good_if_they_are_taken() {
         (json!({}), false),
         (json!({ "title": "t" }), true),
         (json!({ "title": null }), false),
-        (json!({ "message": null }), false),
+        (json!({ "message": null }), true),
         (json!({ "message": "" }), true),
         (
             json!({ "data": null, "icon": null, "expiresAt": null }),

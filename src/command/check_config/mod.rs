@@ -6,9 +6,12 @@ mod sticky;
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
-use super::{Failure, say};
+use super::{Ended, Failure, say};
 use crate::auth::Verifier;
 use crate::config::{self, Auth, Config, SecretError};
+
+/// What an admin address that others reach means.
+const EXPOSED: &str = "whoever reaches it reads the metrics, so never expose it to the internet";
 
 #[derive(Debug, Args)]
 pub(super) struct CheckConfig {
@@ -16,13 +19,14 @@ pub(super) struct CheckConfig {
     #[arg(long)]
     production: bool,
 
-    /// How many nodes there are, or are to be.
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Production")]
-    nodes: u32,
+    /// How many nodes there are, or are to be; 1 needs no Redis.
+    #[arg(long, requires = "production", value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Production")]
+    nodes: Option<u32>,
 
     /// Seconds after which the proxy in front of the nodes gives up a silent connection.
     #[arg(
         long,
+        requires = "production",
         default_value_t = 60,
         value_name = "SECONDS",
         help_heading = "Production"
@@ -35,11 +39,11 @@ pub(super) struct CheckConfig {
 
 impl CheckConfig {
     /// `command` is the whole program's: which variables it reads.
-    pub(super) async fn run(&self, command: &clap::Command) -> Result<(), Failure> {
+    pub(super) async fn run(&self, command: &clap::Command) -> Result<(), Ended> {
         warn_of_misspelt(command)?;
         settings(&self.config)?;
         if !self.production {
-            return Ok(());
+            return Ok(warn_of_public_metrics(&self.config)?);
         }
         let points = production::points(&self.config, self.nodes, self.proxy_timeout).await;
         let open = points.iter().filter(|point| !point.is_met()).count();
@@ -49,7 +53,8 @@ impl CheckConfig {
             open => Err(Failure(format!(
                 "{open} of the {} points of production are open",
                 points.len()
-            ))),
+            ))
+            .into()),
         }
     }
 }
@@ -64,7 +69,7 @@ fn warn_of_misspelt(command: &clap::Command) -> Result<(), Failure> {
     Ok(())
 }
 
-fn settings(config: &Config) -> Result<(), Failure> {
+fn settings(config: &Config) -> Result<(), Ended> {
     let mut findings = config.contradictions();
     if findings.is_empty()
         && let Err(error) = keys(&config.auth)
@@ -78,20 +83,25 @@ fn settings(config: &Config) -> Result<(), Failure> {
         say(format_args!("✗ {finding}"))?;
     }
     if !findings.is_empty() {
-        return Err(Failure::new(format!(
+        return Err(Ended::unusable(Failure(format!(
             "{} of the settings cannot be used",
             findings.len()
-        )));
+        ))));
     }
     summary(config)
         .into_iter()
         .try_for_each(|line| say(format_args!("✓ {line}")))?;
+    Ok(())
+}
+
+/// With --production this is part of a point.
+fn warn_of_public_metrics(config: &Config) -> Result<(), Failure> {
     if config.listen.admin_listen.ip().is_loopback() {
         return Ok(());
     }
-    say(
-        "! BELLHOP_ADMIN_LISTEN is not loopback: whoever reaches it reads the metrics, so never expose it to the internet",
-    )
+    say(format_args!(
+        "! BELLHOP_ADMIN_LISTEN is not loopback: {EXPOSED}"
+    ))
 }
 
 /// Whether tokens can be verified with what is configured. A secret that is still to be generated is fine.

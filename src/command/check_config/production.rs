@@ -7,7 +7,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
 
-use super::sticky;
+use super::{EXPOSED, sticky};
 use crate::bus::redis;
 use crate::command::Failure;
 use crate::config::{Config, LogFormat, LogUserIds, Secret, Transport};
@@ -46,14 +46,14 @@ impl fmt::Display for Point {
 }
 
 /// All eight.
-pub(super) async fn points(config: &Config, nodes: u32, proxy_timeout: u64) -> Vec<Point> {
+pub(super) async fn points(config: &Config, nodes: Option<u32>, proxy_timeout: u64) -> Vec<Point> {
     let found = [
         ("WSS", wss(config.listen.websocket_url.as_deref())),
         ("origins", origins(&config.listen.cors_origins)),
         ("sticky sessions", sticky_sessions(config).await),
-        ("Redis", redis_answers(config).await),
+        ("Redis", redis_answers(config, nodes).await),
         ("metrics", metrics(config)),
-        ("connection pool", pool(config, nodes).await),
+        ("connection pool", pool(config, nodes.unwrap_or(1)).await),
         ("heartbeat", heartbeat(config, proxy_timeout)),
         ("logs", logs(config)),
     ];
@@ -131,10 +131,13 @@ async fn sticky_sessions(config: &Config) -> Result<String, String> {
     }
 }
 
-async fn redis_answers(config: &Config) -> Result<String, String> {
+async fn redis_answers(config: &Config, nodes: Option<u32>) -> Result<String, String> {
     let Some(secret) = &config.backends.redis_url else {
+        if nodes == Some(1) {
+            return Ok("one node needs none (--nodes 1)".to_owned());
+        }
         return Err(
-            "REDIS_URL is not set, and without it each node is alone: set REDIS_URL=rediss://…"
+            "REDIS_URL is not set, and without it each node is alone: set REDIS_URL=rediss://…, or say --nodes 1 if there is to be one"
                 .to_owned(),
         );
     };
@@ -184,7 +187,7 @@ fn metrics(config: &Config) -> Result<String, String> {
         ));
     }
     Ok(format!(
-        "http://{admin}/metrics, apart from the public port {}",
+        "http://{admin}/metrics, apart from the public port {}; {EXPOSED}",
         public.port()
     ))
 }

@@ -10,9 +10,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use self::reason::Reason;
-use super::key::PREFIX;
 use super::{Failure, say};
-use crate::auth::{Identity, PUBLISH_SCOPE, Verifier};
+use crate::auth::{Identity, PUBLISH_SCOPE, Verifier, is_api_key};
 use crate::config::{Auth, Backends};
 use crate::notification::timestamp;
 use crate::store::{Store, ValidAfter};
@@ -26,6 +25,7 @@ const MAX_INPUT: u64 = 64 * 1024;
     clippy::doc_markdown,
     reason = "the comments of fields are help text, in which backticks would show"
 )]
+#[command(mut_arg("api_keys", |node| node.hide(true)))]
 pub(super) struct CheckToken {
     /// The token; - reads it from standard input, where no other user of this machine sees it.
     #[arg(value_name = "TOKEN")]
@@ -59,10 +59,11 @@ impl CheckToken {
             }
             Ok(identity) => Finding::of(identity, None),
         };
+        let hint = reason::unread_scope(&token);
         if self.json {
-            say(finding.json())?;
+            say(finding.json(hint))?;
         } else {
-            finding.text().into_iter().try_for_each(say)?;
+            finding.text(hint).into_iter().try_for_each(say)?;
         }
         match finding {
             Finding::Believed { .. } => Ok(()),
@@ -81,7 +82,7 @@ impl CheckToken {
         }
         let text = text.trim();
         let token = text.strip_prefix("Bearer ").unwrap_or(text).trim_start();
-        if token.starts_with(PREFIX) && !token.contains('.') {
+        if is_api_key(token) {
             return Err(Failure::new(
                 "this is an API key, not a token: it goes into the header X-API-Key, and its SHA-256 into BELLHOP_API_KEYS",
             ));
@@ -143,12 +144,14 @@ impl Finding {
         }
     }
 
-    fn json(&self) -> Value {
+    /// `hint`: what the token says in vain.
+    fn json(&self, hint: Option<&str>) -> Value {
         match self {
             Self::Believed { identity, asked } => json!({
                 "believed": true,
                 "userId": identity.user,
                 "publisher": identity.publisher,
+                "hint": hint,
                 "issuedAt": identity.lifetime.issued_at.map(spelled),
                 "expiresAt": spelled(identity.lifetime.expires_at),
                 "revoked": asked.then_some(false),
@@ -163,9 +166,9 @@ impl Finding {
         }
     }
 
-    fn text(&self) -> Vec<String> {
+    fn text(&self, hint: Option<&str>) -> Vec<String> {
         match self {
-            Self::Believed { identity, asked } => believed(identity, *asked),
+            Self::Believed { identity, asked } => believed(identity, *asked, hint),
             Self::Refused(reason) => vec![
                 format!("✗ refused ({}): {}", reason.code, reason.rule),
                 format!("  decided by: {}", reason.decided_by.join(", ")),
@@ -175,7 +178,7 @@ impl Finding {
     }
 }
 
-fn believed(identity: &Identity, asked: bool) -> Vec<String> {
+fn believed(identity: &Identity, asked: bool, hint: Option<&str>) -> Vec<String> {
     let publisher = if identity.publisher {
         "yes".to_owned()
     } else {
@@ -192,6 +195,7 @@ fn believed(identity: &Identity, asked: bool) -> Vec<String> {
         format!("  issued: {issued}"),
         format!("  ends: {} (in {})", spelled(ends), span(until(ends))),
     ];
+    lines.extend(hint.map(|hint| format!("  ! {hint}")));
     if asked {
         lines.push("  revoked: no".to_owned());
     }

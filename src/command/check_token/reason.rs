@@ -173,6 +173,14 @@ fn key_fix(auth: &Auth) -> String {
     }
 }
 
+/// Why a scope that the token has counts for nothing; `None` where it is read, or where there is none.
+pub(super) fn unread_scope(token: &str) -> Option<&'static str> {
+    let is_text = claims(token).get("scope")?.is_string();
+    (!is_text).then_some(
+        "scope is not a string, so it counts for nothing: it has to be one string, with spaces between the scopes",
+    )
+}
+
 /// What the token says, believed or not; nothing where it cannot be read.
 fn claims(token: &str) -> Map<String, Value> {
     let payload = token.split('.').nth(1).unwrap_or_default();

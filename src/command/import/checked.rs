@@ -1,13 +1,16 @@
 //! What was found in a file to import: what is good and where, and what is left out and why.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher as _, RandomState};
 
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 
 use super::TOLD;
 use crate::api::FieldError;
 use crate::api::export_line::Line;
+use crate::notification::Notification;
 use crate::user::UserId;
 
 /// What retention would keep of it.
@@ -81,13 +84,20 @@ pub(super) struct Checked {
     /// The first bad lines, as they are told.
     pub(super) bad: Vec<String>,
     pub(super) has_unknown_members: bool,
+    /// One of these is spelled as databases spell them.
+    pub(super) has_snake_case: bool,
+    /// The first lines whose id came before with other content.
+    pub(super) differing: Vec<u64>,
+    /// How many of these there are.
+    pub(super) differ: u64,
+    /// How many good lines came before, by their user and id: the first of them is the notification.
+    pub(super) repeated: u64,
     pub(super) skipped: Skipped,
     /// 24 bytes a line, in the order of creation: lists are in the order in which rows were added.
     pub(super) places: Vec<Place>,
-    /// Which of the good lines there were, as digests: one that comes twice is one notification. Two that share a
-    /// digest make a user keep one more than the limit, until retention takes it.
-    seen: HashSet<u64>,
-    digest: RandomState,
+    /// Which of the good lines there were, as digests of 128 bits, and what was in them.
+    seen: HashMap<[u64; 2], u64>,
+    digests: [RandomState; 2],
     /// How many notifications each user has; after the check, how many of the oldest are too many.
     pub(super) users: HashMap<UserId, u32>,
 }
@@ -102,13 +112,13 @@ impl Checked {
         number: u64,
         read: Result<Line, Vec<FieldError>>,
         limits: Limits,
-        at: (u64, u32),
+        (offset, length, text): (u64, u32, &[u8]),
         now: DateTime<Utc>,
     ) {
         let one = match read {
             Ok(Line::Notification(one)) => one,
             Ok(Line::Deleted) => return self.skipped.add(Skip::Deleted, 1),
-            Err(faults) => return self.refuse(number, &faults),
+            Err(faults) => return self.refuse(number, &faults, text),
         };
         if one.expires_at.is_some_and(|end| end <= now) {
             return self.skipped.add(Skip::Expired, 1);
@@ -116,22 +126,47 @@ impl Checked {
         if limits.oldest.is_some_and(|oldest| one.created_at < oldest) {
             return self.skipped.add(Skip::TooOld, 1);
         }
-        let is_new = self
-            .seen
-            .insert(self.digest.hash_one((&one.user_id, one.id)));
-        *self.users.entry(one.user_id).or_default() += u32::from(is_new);
+        if self.is_repeated(number, &one) {
+            return;
+        }
+        *self.users.entry(one.user_id).or_default() += 1;
         self.places.push(Place {
             created_ms: one.created_at.timestamp_millis(),
-            offset: at.0,
-            length: at.1,
+            offset,
+            length,
         });
     }
 
-    fn refuse(&mut self, number: u64, faults: &[FieldError]) {
+    /// Whether its user had one with its id before; notes it then.
+    fn is_repeated(&mut self, number: u64, one: &Notification) -> bool {
+        let [first, second] = &self.digests;
+        let name = (&one.user_id, one.id);
+        let key = [first.hash_one(name), second.hash_one(name)];
+        let content = first.hash_one(serde_json::to_string(one).unwrap_or_default());
+        let before = match self.seen.entry(key) {
+            Entry::Vacant(place) => {
+                place.insert(content);
+                return false;
+            }
+            Entry::Occupied(before) => *before.get(),
+        };
+        self.repeated += 1;
+        if before != content {
+            self.differ += 1;
+            if self.differing.len() < TOLD {
+                self.differing.push(number);
+            }
+        }
+        true
+    }
+
+    fn refuse(&mut self, number: u64, faults: &[FieldError], text: &[u8]) {
         self.skipped.add(Skip::Invalid, 1);
-        self.has_unknown_members |= faults.iter().any(|fault| fault.code == "unknown_field");
+        let mut unknown = faults.iter().filter(|fault| fault.code == "unknown_field");
+        self.has_unknown_members |= unknown.clone().next().is_some();
+        self.has_snake_case |= unknown.any(|fault| fault.pointer.contains('_'));
         if self.bad.len() < TOLD {
-            let faults: Vec<_> = faults.iter().map(told).collect();
+            let faults: Vec<_> = faults.iter().map(|fault| told(fault, text)).collect();
             self.bad
                 .push(format!("line {number}: {}", faults.join("; ")));
         }
@@ -139,7 +174,7 @@ impl Checked {
 
     /// Sorts what is good, and finds what is too much.
     pub(super) fn settle(&mut self, each: u32) {
-        self.seen = HashSet::new();
+        self.seen = HashMap::new();
         // By place where times are the same: as they stand in the file.
         self.places
             .sort_unstable_by_key(|place| (place.created_ms, place.offset));
@@ -152,16 +187,28 @@ impl Checked {
     }
 }
 
-/// A fault as people read it: where, what would be right, and the rule's code.
-fn told(fault: &FieldError) -> String {
+/// A fault of the line `text` as people read it: where, what would be right, the rule's code, and of a short closed set
+/// what is there instead.
+fn told(fault: &FieldError, text: &[u8]) -> String {
     let place = match fault.pointer.as_str() {
-        "" => "the line".to_owned(),
-        pointer => shown(pointer),
+        "" => String::new(),
+        pointer => format!("{}: ", shown(pointer)),
     };
-    if fault.code == "unknown_field" {
-        return format!("{place}: no member of a notification (unknown_field)");
-    }
-    format!("{place}: {} ({})", fault.expected, fault.code)
+    let found = match fault.code {
+        "unknown_field" => return format!("{place}no member of a notification (unknown_field)"),
+        "unknown_value" => found(fault, text),
+        _ => None,
+    };
+    let found = found.map_or_else(String::new, |found| format!(", not {found:?}"));
+    format!("{place}{}{found} ({})", fault.expected, fault.code)
+}
+
+/// The beginning of the text that is there.
+fn found(fault: &FieldError, text: &[u8]) -> Option<String> {
+    const SHOWN: usize = 32;
+    let line: Value = serde_json::from_slice(text).ok()?;
+    let found = line.pointer(&fault.pointer)?.as_str()?;
+    Some(found.chars().take(SHOWN).collect())
 }
 
 /// A name from the file as a terminal may be given it: what would steer one is escaped.

@@ -1,4 +1,4 @@
-//! The file to import: checked from end to end in some 50 bytes of memory a line, then read again in the order of creation.
+//! The file to import: checked from end to end in some 80 bytes of memory a line, then read again in the order of creation.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -78,14 +78,18 @@ impl Export {
             let short = u32::try_from(length)
                 .ok()
                 .filter(|length| *length <= MAX_LINE);
+            let text = content(number, &line);
+            if checked.lines == 0 && text.trim_ascii_start().starts_with(b"[") {
+                return Err(one_array());
+            }
             // Of a line that is too long nothing is known: its end may be no blank.
             if short.is_none() || !line.iter().all(u8::is_ascii_whitespace) {
                 checked.lines += 1;
                 let read = match short {
-                    Some(_) => export_line::read(content(number, &line), rules),
+                    Some(_) => export_line::read(text, rules),
                     None => Err(vec![too_long()]),
                 };
-                let at = (offset, short.unwrap_or(MAX_LINE));
+                let at = (offset, short.unwrap_or(MAX_LINE), text);
                 checked.take(number, read, limits, at, rules.now);
             }
             offset += length;
@@ -145,6 +149,12 @@ fn content(number: u64, line: &[u8]) -> &[u8] {
         Some(rest) if number == 1 => rest,
         Some(_) | None => line,
     }
+}
+
+fn one_array() -> Failure {
+    Failure::new(
+        "nothing was written: the file is one JSON array, not one JSON object a line; try jq -c '.[]' FILE | bellhop import -",
+    )
 }
 
 fn too_long() -> FieldError {

@@ -93,14 +93,21 @@ impl Import {
         let mut checked = export.check(rules, limits, interrupted).await?;
         self.judge(&checked)?;
         if self.dry_run {
-            say(format_args!("{} would be imported", checked.good()))?;
+            let known = match checked.repeated {
+                0 => String::new(),
+                count => format!(
+                    ", {count} known already from earlier lines; the database was not asked"
+                ),
+            };
+            say(format_args!("{} would be imported{known}", checked.good()))?;
             return self.say_skipped(checked.skipped);
         }
 
         let written = self.write(export, &mut checked, rules, interrupted).await?;
         say(format_args!(
             "{} imported, {} known already",
-            written.done.created, written.done.known
+            written.done.created,
+            written.done.known + checked.repeated
         ))?;
         self.say_skipped(checked.skipped)?;
         if written.whole {
@@ -121,11 +128,23 @@ impl Import {
         if count > told {
             complain(&format!("and {} more bad lines", count - told));
         }
+        if checked.has_snake_case {
+            complain(
+                "names are in camel case here; the query that exports can give them: SELECT user_id AS \"userId\", created_at AS \"createdAt\" …",
+            );
+        }
+        note_differing(checked);
         if count == 0 || self.skip_invalid {
             return Ok(());
         }
         Err(Failure(format!(
-            "nothing was written: {count} of {lines} lines are bad; mend them, or import the others with --skip-invalid{}",
+            "nothing was written: {count} {} bad; mend {}, or import the others with --skip-invalid{}",
+            if count == 1 {
+                format!("line of {lines} is")
+            } else {
+                format!("lines of {lines} are")
+            },
+            if count == 1 { "it" } else { "them" },
             if checked.has_unknown_members {
                 " (members that have no place here: name them in --ignore)"
             } else {
@@ -187,6 +206,19 @@ impl Import {
             say(format_args!("{count} skipped: {why}"))?;
         }
         Ok(())
+    }
+}
+
+/// Tells the lines that are left out for an earlier one with the same id, and are not the same.
+fn note_differing(checked: &Checked) {
+    for line in &checked.differing {
+        complain(&format!(
+            "line {line}: this id of this user came before with other content; the earlier line counts, this one is left out"
+        ));
+    }
+    let told = u64::try_from(checked.differing.len()).unwrap_or(u64::MAX);
+    if checked.differ > told {
+        complain(&format!("and {} more such lines", checked.differ - told));
     }
 }
 

@@ -44,6 +44,31 @@ fn the_embedded_default_is_not_for_production() {
     assert_eq!(code, 0, "only when it is asked for");
 }
 
+#[test]
+fn one_node_needs_no_redis_and_metrics_are_remarked_on_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = [
+        "check-config",
+        "--production",
+        "--admin-listen=0.0.0.0:9090",
+    ];
+    let (_, output, _) = run(folder.path(), &arguments);
+    assert!(point(&output, "Redis").starts_with('✗'), "{output}");
+    let metrics = point(&output, "metrics");
+    assert!(
+        metrics.starts_with('✓') && metrics.contains("never expose it"),
+        "{metrics}"
+    );
+    assert_eq!(output.matches("never expose it").count(), 1, "{output}");
+
+    let (_, output, _) = run(folder.path(), &[&arguments[..], &["--nodes=1"]].concat());
+    let redis = point(&output, "Redis");
+    assert!(
+        redis.starts_with('✓') && redis.contains("one node needs none"),
+        "{redis}"
+    );
+}
+
 /// Answers every handshake with a session and every later request with 400, as a node does that does not know it.
 fn forgetful() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

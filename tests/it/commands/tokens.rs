@@ -107,6 +107,30 @@ fn a_node_believes_the_key_whose_setting_it_has() {
 }
 
 #[test]
+fn a_scope_that_is_no_string_is_pointed_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = SECRET.strip_prefix("--jwt-secret=").unwrap();
+    let exp = crate::auth::now() + 600;
+    for (scope, is_read) in [
+        (json!(["notifications:publish"]), false),
+        (json!("a notifications:publish"), true),
+    ] {
+        let token = crate::auth::sign(
+            &json!({ "sub": "shop", "exp": exp, "scope": scope }),
+            secret,
+        );
+        let (code, output, _) = run(folder.path(), &["check-token", &token, SECRET]);
+        assert_eq!(code, 0, "{output}");
+        assert_eq!(output.contains("publisher: yes"), is_read, "{output}");
+        assert_eq!(
+            output.contains("scope is not a string"),
+            !is_read,
+            "{output}"
+        );
+    }
+}
+
+#[test]
 fn a_token_is_explained_as_the_node_takes_it() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
