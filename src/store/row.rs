@@ -290,6 +290,11 @@ pub(super) fn from_sql(number: i64) -> Result<u64, sqlx::Error> {
     u64::try_from(number).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
+/// A user as it was stored; an id that breaks the rules of ids is a defect.
+pub(super) fn stored_user(id: &str) -> Result<UserId, sqlx::Error> {
+    UserId::try_from(id).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
 fn unknown(field: &str, value: &str) -> sqlx::Error {
     sqlx::Error::Decode(format!("a stored {field} is unknown: {value}").into())
 }

@@ -1,7 +1,7 @@
 //! A page of the walk over all users, as both databases answer it.
 
 use super::UserPage;
-use crate::user::UserId;
+use super::row::stored_user;
 
 /// A user, whether there is something to do for them, and how many users the page would have had if
 /// none of them had much.
@@ -19,8 +19,7 @@ impl UserPage {
             next: None,
         };
         for (user, is_due, _) in rows {
-            let user = UserId::try_from(user.as_str());
-            let user = user.map_err(|error| sqlx::Error::Decode(error.into()))?;
+            let user = stored_user(&user)?;
             if is_due {
                 page.due.push(user.clone());
             }

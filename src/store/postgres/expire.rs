@@ -5,9 +5,8 @@ use sqlx::{Connection, Row};
 use uuid::Uuid;
 
 use super::{ANSWER_DEADLINE, Store, in_time, with_second_try};
-use crate::store::row::from_sql;
+use crate::store::row::{from_sql, stored_user};
 use crate::store::{Counters, Gone, StoreError};
-use crate::user::UserId;
 
 /// Of users whom nobody holds at this moment: those of one who is being erased, or whom another node is at work
 /// on, would take the places of all others.
@@ -114,17 +113,11 @@ pub(super) async fn bury(
 
 fn gone(row: &PgRow) -> Result<Gone, sqlx::Error> {
     Ok(Gone {
-        user: user_id(row)?,
+        user: stored_user(row.try_get("user_id")?)?,
         id: row.try_get("id")?,
         counters: Counters {
             unread: from_sql(row.try_get("unread")?)?,
             seq: from_sql(row.try_get("seq")?)?,
         },
     })
-}
-
-/// A user as it was stored.
-pub(super) fn user_id(row: &PgRow) -> Result<UserId, sqlx::Error> {
-    let user = UserId::try_from(row.try_get::<&str, _>("user_id")?);
-    user.map_err(|error| sqlx::Error::Decode(error.into()))
 }

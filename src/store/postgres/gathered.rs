@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use sqlx::{FromRow, Row};
 
 use super::Store;
-use super::expire::user_id;
 use crate::store::row::{FeedRow, columns, feed_and_rows, feed_columns, to_sql};
 use crate::store::{Missed, ROWS_FOR_MANY, Since, Standing, StoreError};
 use crate::user::UserId;
@@ -40,9 +39,10 @@ impl Store {
         let rows = self.rows(sqlx::query(STANDINGS).bind(ids)).await?;
         let mut found = HashMap::with_capacity(rows.len());
         for row in &rows {
-            found.insert(user_id(row)?, FeedRow::from_row(row)?.standing()?);
+            let id: &str = row.try_get("user_id")?;
+            found.insert(id, FeedRow::from_row(row)?.standing()?);
         }
-        let standing = |user| found.get(user).copied().unwrap_or_default();
+        let standing = |user: &UserId| found.get(user.as_str()).copied().unwrap_or_default();
         Ok(users.iter().map(standing).collect())
     }
 

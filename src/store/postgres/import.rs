@@ -5,10 +5,9 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row};
 use uuid::Uuid;
 
-use super::expire::user_id;
 use super::{ANSWER_DEADLINE, Store, in_time, with_second_try};
 use crate::notification::Notification;
-use crate::store::row::from_sql;
+use crate::store::row::{from_sql, stored_user};
 use crate::store::{Imported, StoreError};
 
 /// Takes the lock of each user's row, and makes those that are missing, in the one order of ids: to make
@@ -102,7 +101,8 @@ async fn import(
     for row in &moved {
         imported.created += from_sql(row.try_get("created")?)?;
         let head = from_sql(row.try_get("head_seq")?)?;
-        imported.moved.push((user_id(row)?, head));
+        let user = stored_user(row.try_get("user_id")?)?;
+        imported.moved.push((user, head));
     }
     imported.known = (old.len() as u64).saturating_sub(imported.created);
     imported.moved.sort_unstable();

@@ -2,10 +2,9 @@
 
 use sqlx::{FromRow, Row};
 
-use super::expire::user_id;
 use super::{Store, with_second_try};
 use crate::store::inspected::{ChangeRow, change_columns};
-use crate::store::row::{FeedRow, feed_columns, to_sql};
+use crate::store::row::{FeedRow, feed_columns, stored_user, to_sql};
 use crate::store::{CONFIRMED_AT_ONCE, Confirmation, Inspection, StoreError};
 use crate::user::UserId;
 
@@ -57,7 +56,10 @@ impl Store {
             Ok(self.rows(query).await?)
         };
         let rows = with_second_try(note).await?;
-        let held: Vec<UserId> = rows.iter().map(user_id).collect::<Result<_, _>>()?;
+        let mut held = Vec::with_capacity(rows.len());
+        for row in &rows {
+            held.push(stored_user(row.try_get("user_id")?)?);
+        }
         let later = said.filter(|said| held.contains(&said.user));
         Ok(later.cloned().collect())
     }

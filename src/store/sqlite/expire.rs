@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::Store;
 use super::inbox::{DELETE, step};
 use crate::notification::Reason;
-use crate::store::row::to_sql;
+use crate::store::row::{stored_user, to_sql};
 use crate::store::{Gone, StoreError};
 use crate::user::UserId;
 
@@ -55,9 +55,4 @@ pub(super) async fn bury(
         .execute(&mut **transaction)
         .await?;
     Ok(Gone { user, id, counters })
-}
-
-/// A user as it was stored.
-pub(super) fn stored_user(id: &str) -> Result<UserId, sqlx::Error> {
-    UserId::try_from(id).map_err(|error| sqlx::Error::Decode(error.into()))
 }

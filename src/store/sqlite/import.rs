@@ -4,9 +4,8 @@ use chrono::{DateTime, Utc};
 use sqlx::{Row, Sqlite, Transaction};
 
 use super::Store;
-use super::expire::stored_user;
 use crate::notification::Notification;
-use crate::store::row::from_sql;
+use crate::store::row::{from_sql, stored_user};
 use crate::store::{Imported, StoreError};
 
 const MAKE_FEEDS: &str = "
