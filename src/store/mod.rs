@@ -175,10 +175,8 @@ impl Store {
 
     /// The user's counters, and which of their tokens are revoked: one key look-up.
     pub async fn standing(&self, user: &UserId) -> Result<Standing, StoreError> {
-        match self {
-            Self::Sqlite(store) => store.standing(user).await,
-            Self::Postgres(store) => store.standing(user).await,
-        }
+        let standings = self.standings(std::slice::from_ref(user)).await?;
+        Ok(standings.into_iter().next().unwrap_or_default())
     }
 
     /// One notification of this user, if it is not deleted.

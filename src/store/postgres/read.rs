@@ -1,19 +1,12 @@
 //! Reading an inbox: each question is one statement, so its rows and its counters are of one snapshot.
 
-use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::Store;
 use crate::notification::Kind;
-use crate::store::row::{FeedRow, columns, feed_and_rows, feed_columns, to_sql};
-use crate::store::{Found, ListQuery, Missed, Page, Standing, StoreError};
+use crate::store::row::{columns, feed_and_rows, feed_columns, to_sql};
+use crate::store::{Found, ListQuery, Missed, Page, StoreError};
 use crate::user::UserId;
-
-const STANDING: &str = concat!(
-    "SELECT ",
-    feed_columns!(),
-    " FROM user_feed WHERE user_id = $1"
-);
 
 const GET: &str = concat!(
     "SELECT ",
@@ -52,16 +45,6 @@ const MISSED: &str = concat!(
 );
 
 impl Store {
-    pub(in crate::store) async fn standing(&self, user: &UserId) -> Result<Standing, StoreError> {
-        let rows = self.rows(sqlx::query(STANDING).bind(user.as_str())).await?;
-        let feed = rows
-            .first()
-            .map(FeedRow::from_row)
-            .transpose()?
-            .unwrap_or_default();
-        Ok(feed.standing()?)
-    }
-
     pub(in crate::store) async fn get(&self, user: &UserId, id: Uuid) -> Result<Found, StoreError> {
         let rows = self
             .rows(sqlx::query(GET).bind(user.as_str()).bind(id))

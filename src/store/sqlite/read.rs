@@ -1,19 +1,12 @@
 //! Reading an inbox: each question is one statement.
 
-use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::Store;
 use crate::notification::Kind;
-use crate::store::row::{FeedRow, columns, feed_and_rows, feed_columns, to_sql};
-use crate::store::{Found, ListQuery, Missed, Page, Standing, StoreError};
+use crate::store::row::{columns, feed_and_rows, feed_columns, to_sql};
+use crate::store::{Found, ListQuery, Missed, Page, StoreError};
 use crate::user::UserId;
-
-const STANDING: &str = concat!(
-    "SELECT ",
-    feed_columns!(),
-    " FROM user_feed WHERE user_id = ?1"
-);
 
 const GET: &str = concat!(
     "SELECT ",
@@ -47,17 +40,6 @@ pub(super) const MISSED: &str = concat!(
 );
 
 impl Store {
-    pub(in crate::store) async fn standing(&self, user: &UserId) -> Result<Standing, StoreError> {
-        let query = sqlx::query(STANDING).bind(user.as_str());
-        let row = query.fetch_optional(&mut *self.turn().await?).await?;
-        let feed = row
-            .as_ref()
-            .map(FeedRow::from_row)
-            .transpose()?
-            .unwrap_or_default();
-        Ok(feed.standing()?)
-    }
-
     pub(in crate::store) async fn get(&self, user: &UserId, id: Uuid) -> Result<Found, StoreError> {
         let query = sqlx::query(GET).bind(user.as_str()).bind(id);
         let rows = query.fetch_all(&mut *self.turn().await?).await?;
