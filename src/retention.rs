@@ -78,7 +78,8 @@ impl Keeper {
     ///
     /// No index serves it, so that publishing pays for none: each page is a range of the primary key.
     pub async fn forget(self, stop: CancellationToken) {
-        let (mut users, mut keys) = (Place::Start, Place::Start);
+        // `None`: at the start.
+        let (mut users, mut keys) = (None, None);
         let mut after_failures = Backoff::new(PAGE_PAUSE, ROUND_PAUSE);
         let mut away = false;
         loop {
@@ -88,7 +89,7 @@ impl Keeper {
             };
             let failed = outcome.is_err();
             away = self.report(outcome, away, "cannot forget what is too old");
-            let at_the_end = matches!((&users, &keys), (Place::Start, Place::Start));
+            let at_the_end = users.is_none() && keys.is_none();
             let pause = if failed {
                 after_failures.pause()
             } else if at_the_end {
@@ -106,29 +107,29 @@ impl Keeper {
         }
     }
 
-    /// Of users and of keys alike, whatever becomes of the others; of two failures one is told.
+    /// Of users and of keys alike, each after where the last page ended, whatever becomes of the others; of two
+    /// failures one is told.
     async fn forget_one_page(
         &self,
-        users: &mut Place<UserId>,
-        keys: &mut Place<(String, String)>,
+        users: &mut Option<UserId>,
+        keys: &mut Option<(String, String)>,
     ) -> Result<(), InboxError> {
         let of_users = self.retain_one_page(users).await;
-        let next = self.store.forget_keys(keys.after().cloned(), PAGE).await?;
-        *keys = next.into();
+        *keys = self.store.forget_keys(keys.clone(), PAGE).await?;
         of_users
     }
 
     /// The walk goes on behind a user whose turn failed, who has another one in the next round: else one
     /// inbox that cannot be worked on would end retention for all that come after it.
-    async fn retain_one_page(&self, users: &mut Place<UserId>) -> Result<(), InboxError> {
-        let page = self.store.users(users.after(), PAGE, self.retention);
+    async fn retain_one_page(&self, users: &mut Option<UserId>) -> Result<(), InboxError> {
+        let page = self.store.users(users.as_ref(), PAGE, self.retention);
         let page = page.await?;
         for user in page.due {
             let retained = self.retain(&user).await;
-            *users = Place::After(user);
+            *users = Some(user);
             retained?;
         }
-        *users = page.next.into();
+        *users = page.next;
         Ok(())
     }
 
@@ -148,27 +149,5 @@ impl Keeper {
             tracing::warn!(error = &error as &dyn std::error::Error, "{what}");
         }
         is_unavailable
-    }
-}
-
-/// Where a walk stands.
-#[derive(Debug)]
-enum Place<K> {
-    Start,
-    After(K),
-}
-
-impl<K> Place<K> {
-    fn after(&self) -> Option<&K> {
-        match self {
-            Self::Start => None,
-            Self::After(key) => Some(key),
-        }
-    }
-}
-
-impl<K> From<Option<K>> for Place<K> {
-    fn from(next: Option<K>) -> Self {
-        next.map_or(Self::Start, Self::After)
     }
 }
