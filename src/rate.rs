@@ -17,15 +17,29 @@ const ABUSE: u32 = 100;
 #[derive(Debug)]
 pub struct Bucket {
     limit: EventLimit,
-    level: Mutex<Level>,
+    state: Mutex<State>,
 }
 
 #[derive(Debug)]
+struct State {
+    level: Level,
+    /// Refused since the last that was granted.
+    refused: u32,
+}
+
+/// What was left in a bucket, and when.
+#[derive(Clone, Copy, Debug)]
 struct Level {
     left: f64,
     since: Instant,
-    /// Refused since the last that was granted.
-    refused: u32,
+}
+
+impl Level {
+    /// What is left by `now`: what came in since is added, as far as it fits.
+    fn left(self, limit: EventLimit, now: Instant) -> f64 {
+        let passed = now.saturating_duration_since(self.since).as_secs_f64();
+        (self.left + passed * f64::from(limit.rate)).min(f64::from(limit.burst))
+    }
 }
 
 /// Whether there was one to take.
@@ -43,11 +57,10 @@ impl Bucket {
         let level = Level {
             left: f64::from(limit.burst),
             since: Instant::now(),
-            refused: 0,
         };
         Self {
             limit,
-            level: Mutex::new(level),
+            state: Mutex::new(State { level, refused: 0 }),
         }
     }
 
@@ -60,18 +73,18 @@ impl Bucket {
         if self.limit.rate == 0 {
             return Taken::Granted;
         }
-        let mut level = self.level.lock();
-        let gained =
-            now.saturating_duration_since(level.since).as_secs_f64() * f64::from(self.limit.rate);
-        level.left = (level.left + gained).min(f64::from(self.limit.burst));
-        level.since = now;
-        if level.left >= 1.0 {
-            level.left -= 1.0;
-            level.refused = 0;
+        let mut state = self.state.lock();
+        let left = state.level.left(self.limit, now);
+        if left >= 1.0 {
+            state.level = Level {
+                left: left - 1.0,
+                since: now,
+            };
+            state.refused = 0;
             return Taken::Granted;
         }
-        level.refused += 1;
-        if level.refused > ABUSE {
+        state.refused += 1;
+        if state.refused > ABUSE {
             Taken::Abused
         } else {
             Taken::Refused

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::Level;
 use crate::config::EventLimit;
 
 /// More parties are not remembered: whoever names new ones all the time must not fill the memory.
@@ -19,12 +20,6 @@ const AFTER_MAKING_ROOM: usize = MAX_PARTIES - MAX_PARTIES / 10;
 pub struct Buckets<Party> {
     limit: EventLimit,
     levels: Mutex<HashMap<Party, Level>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Level {
-    left: f64,
-    since: Instant,
 }
 
 /// Whether there were as many to take as were wanted.
@@ -104,10 +99,7 @@ impl<Party: Clone + Eq + Hash> Buckets<Party> {
 
     fn left(&self, level: Option<&Level>, now: Instant) -> f64 {
         let burst = f64::from(self.limit.burst);
-        level.map_or(burst, |level| {
-            let passed = now.saturating_duration_since(level.since).as_secs_f64();
-            (level.left + passed * f64::from(self.limit.rate)).min(burst)
-        })
+        level.map_or(burst, |level| level.left(self.limit, now))
     }
 
     /// Forgets those whose buckets are full by now; if that is not enough, those who took the longest ago, which
