@@ -408,7 +408,6 @@ impl Outlet<Parcel> for Wire<'_> {
     /// A change needs room in the account. The few events that accompany changes do not: the library's
     /// queue has room for them far above the account's limit.
     fn emit(&mut self, item: Item<'_, Parcel>) -> bool {
-        let epoch = &self.0.shared.epoch.get();
         match item {
             Item::Change(parcel) => self.parcel(parcel),
             Item::Count { unread, seq } => self.send(&Event::unread_count(unread, seq)),
@@ -416,11 +415,13 @@ impl Outlet<Parcel> for Wire<'_> {
                 self.0
                     .refreshed
                     .store(reason != Reason::Connect, Ordering::Relaxed);
-                self.send(&Event::refresh(spelled(reason), seq, epoch))
+                let epoch = self.0.shared.epoch.get();
+                self.send(&Event::refresh(spelled(reason), seq, &epoch))
             }
             Item::Synced { seq, replayed } => {
                 self.0.receipts.lock().starts_at(seq);
-                let sent = self.send(&Event::synced(seq, epoch, replayed));
+                let epoch = self.0.shared.epoch.get();
+                let sent = self.send(&Event::synced(seq, &epoch, replayed));
                 if sent {
                     self.count_resume(replayed);
                 }
