@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Failure;
-use crate::auth;
+use crate::auth::{self, PUBLISH_SCOPE};
 use crate::client::{Client, ClientError};
 use crate::config::{Auth, Secret};
 use crate::user::UserId;
@@ -23,9 +23,6 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 
 /// The publisher as which the commands sign.
 const PUBLISHER: &str = "bellhop-cli";
-
-/// What a token needs to publish for others.
-const PUBLISH_SCOPE: &str = "notifications:publish";
 
 /// What a publisher shows instead of a token.
 #[derive(Debug, Args)]
