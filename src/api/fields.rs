@@ -5,14 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 
 use super::json;
-use super::problem::{FieldError, Problem};
+use super::problem::{FieldError, MAX_ERRORS, Problem};
 use crate::user::UserId;
-
-/// An answer lists no more errors than this: a body has room for thousands.
-const MAX_ERRORS: usize = 100;
-
-/// A name that the caller chose is repeated no further than this.
-const MAX_NAME: usize = 64;
 
 const USER_ID: &str = "1 to 128 characters of A-Z a-z 0-9 . _ ~ @ : -, or an integer";
 
@@ -201,9 +195,8 @@ impl<'a> Fields<'a> {
 
     fn refuse_rest(&mut self) {
         for name in std::mem::take(&mut self.members).into_keys() {
-            let short: String = name.chars().take(MAX_NAME).collect();
-            let escaped = short.replace('~', "~0").replace('/', "~1");
-            self.refuse(&escaped, "unknown_field", "a field that this request has");
+            let token = FieldError::token(&name);
+            self.refuse(&token, "unknown_field", "a field that this request has");
         }
     }
 }

@@ -70,6 +70,12 @@ pub enum Problem {
     Defect(&'static str),
 }
 
+/// An answer lists no more errors than this: a body has room for thousands.
+pub(super) const MAX_ERRORS: usize = 100;
+
+/// A name that the caller chose is repeated no further than this.
+const MAX_NAME: usize = 64;
+
 /// The code of a field with a time that is over.
 pub(super) const TIME_PAST: &str = "time_past";
 
@@ -81,6 +87,15 @@ pub struct FieldError {
     pub code: &'static str,
     /// What would be right.
     pub expected: &'static str,
+}
+
+impl FieldError {
+    /// A name that the caller chose, as one reference token of a JSON pointer (RFC 6901, section 3), cut to
+    /// 64 characters.
+    pub(super) fn token(name: &str) -> String {
+        let short: String = name.chars().take(MAX_NAME).collect();
+        short.replace('~', "~0").replace('/', "~1")
+    }
 }
 
 impl Problem {

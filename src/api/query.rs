@@ -5,7 +5,7 @@ use http::request::Parts;
 use http::{Method, Uri};
 use url::form_urlencoded;
 
-use super::problem::{FieldError, Problem};
+use super::problem::{FieldError, MAX_ERRORS, Problem};
 use crate::notification::Kind;
 
 pub(super) const DEFAULT_LIMIT: u32 = 50;
@@ -13,12 +13,6 @@ pub(super) const MAX_LIMIT: u32 = 200;
 
 /// The largest seq that a database can hold.
 pub(super) const MAX_SEQ: u64 = i64::MAX.unsigned_abs();
-
-/// A name that the caller chose is repeated no further than this.
-const MAX_NAME: usize = 64;
-
-/// An answer lists no more errors than this.
-const MAX_ERRORS: usize = 100;
 
 /// What takes parameters, each by a [`Query`] that is asked for all that there are.
 const WITH_PARAMETERS: [&str; 3] = [
@@ -92,10 +86,8 @@ impl Query {
         self.pairs.sort_unstable();
         self.pairs.dedup_by(|one, other| one.0 == other.0);
         for (name, _) in std::mem::take(&mut self.pairs) {
-            let short: String = name.chars().take(MAX_NAME).collect();
-            let escaped = short.replace('~', "~0").replace('/', "~1");
             self.refuse(
-                &escaped,
+                &FieldError::token(&name),
                 "unknown_parameter",
                 "a parameter that this request has",
             );
