@@ -33,7 +33,7 @@ pub(super) struct ChangeRow {
 
 impl ChangeRow {
     /// As it is stored: a reason that only a later version knows is `deleted` here.
-    pub(super) fn into_inspected(self) -> Result<InspectedRow, sqlx::Error> {
+    fn into_inspected(self) -> Result<InspectedRow, sqlx::Error> {
         let reason = self.delete_reason.as_deref();
         let reason = reason.map(|reason| Reason::parse(reason).unwrap_or(Reason::Deleted));
         Ok(InspectedRow {
@@ -54,13 +54,22 @@ impl ChangeRow {
 }
 
 impl FeedRow {
-    pub(super) fn inspection(&self, changes: Vec<InspectedRow>) -> Result<Inspection, sqlx::Error> {
+    /// What is shown, at most `limit` changes.
+    pub(super) fn inspection(
+        &self,
+        rows: Vec<ChangeRow>,
+        limit: u32,
+    ) -> Result<Inspection, sqlx::Error> {
+        let changes = rows
+            .into_iter()
+            .take(limit as usize)
+            .map(ChangeRow::into_inspected);
         Ok(Inspection {
             standing: self.standing()?,
             floor: from_sql(self.floor_seq)?,
             read_all_seq: from_sql(self.read_all_seq)?,
             cleared_seq: from_sql(self.cleared_seq)?,
-            changes,
+            changes: changes.collect::<Result<_, _>>()?,
         })
     }
 }

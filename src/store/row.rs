@@ -140,14 +140,15 @@ fn cut(rows: &mut Vec<NotificationRow>, limit: u32) -> bool {
 }
 
 /// Counters and notifications of an answer in which each row has both: the notification is all nulls
-/// when there is none, and a user without a feed has no row.
-pub(super) fn feed_and_rows<'row, R>(
+/// when there is none, and a user without a feed has no row. `Own` is what is read of a notification; its `id`
+/// is among the columns.
+pub(super) fn feed_and_rows<'row, R, Own>(
     rows: &'row [R],
-) -> Result<(FeedRow, Vec<NotificationRow>), sqlx::Error>
+) -> Result<(FeedRow, Vec<Own>), sqlx::Error>
 where
     R: Row,
     FeedRow: FromRow<'row, R>,
-    NotificationRow: FromRow<'row, R>,
+    Own: FromRow<'row, R>,
     Option<Uuid>: Decode<'row, R::Database> + Type<R::Database>,
     &'static str: ColumnIndex<R>,
 {
@@ -159,7 +160,7 @@ where
     let mut found = Vec::with_capacity(rows.len());
     for row in rows {
         if row.try_get::<Option<Uuid>, _>("id")?.is_some() {
-            found.push(NotificationRow::from_row(row)?);
+            found.push(Own::from_row(row)?);
         }
     }
     Ok((feed, found))

@@ -1,10 +1,10 @@
 //! What devices have received: noting it, and showing it to support.
 
-use sqlx::{FromRow, Row};
+use sqlx::Row;
 
 use super::{Store, with_second_try};
-use crate::store::inspected::{ChangeRow, change_columns};
-use crate::store::row::{FeedRow, feed_columns, stored_user, to_sql};
+use crate::store::inspected::change_columns;
+use crate::store::row::{feed_and_rows, feed_columns, stored_user, to_sql};
 use crate::store::{CONFIRMED_AT_ONCE, Confirmation, Inspection, StoreError};
 use crate::user::UserId;
 
@@ -74,14 +74,7 @@ impl Store {
             .bind(user.as_str())
             .bind(i64::from(limit));
         let rows = self.rows(query).await?;
-
-        let mut changes = Vec::with_capacity(rows.len());
-        for row in &rows {
-            if row.try_get::<Option<i64>, _>("seq")?.is_some() {
-                changes.push(ChangeRow::from_row(row)?.into_inspected()?);
-            }
-        }
-        let feed = rows.first().map(FeedRow::from_row).transpose()?;
-        Ok(feed.unwrap_or_default().inspection(changes)?)
+        let (feed, changes) = feed_and_rows(&rows)?;
+        Ok(feed.inspection(changes, limit)?)
     }
 }

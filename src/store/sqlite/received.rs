@@ -1,10 +1,8 @@
 //! What devices have received: noting it, and showing it to support.
 
-use sqlx::{FromRow, Row};
-
 use super::Store;
-use crate::store::inspected::{ChangeRow, change_columns};
-use crate::store::row::{FeedRow, feed_columns, to_sql};
+use crate::store::inspected::change_columns;
+use crate::store::row::{feed_and_rows, feed_columns, to_sql};
 use crate::store::{CONFIRMED_AT_ONCE, Confirmation, Inspection, StoreError};
 use crate::user::UserId;
 
@@ -55,14 +53,7 @@ impl Store {
         // One row more than none: the counters are in it.
         let query = sqlx::query(INSPECT).bind(user.as_str()).bind(limit.max(1));
         let rows = query.fetch_all(&mut *self.turn().await?).await?;
-
-        let mut changes = Vec::with_capacity(rows.len());
-        for row in rows.iter().take(limit as usize) {
-            if row.try_get::<Option<i64>, _>("seq")?.is_some() {
-                changes.push(ChangeRow::from_row(row)?.into_inspected()?);
-            }
-        }
-        let feed = rows.first().map(FeedRow::from_row).transpose()?;
-        Ok(feed.unwrap_or_default().inspection(changes)?)
+        let (feed, changes) = feed_and_rows(&rows)?;
+        Ok(feed.inspection(changes, limit)?)
     }
 }
