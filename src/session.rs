@@ -68,6 +68,14 @@ pub struct Sessions {
     pub enabled: bool,
 }
 
+/// What a CONNECT was granted by; the socket carries it until it is entered.
+#[derive(Clone)]
+struct Admitted {
+    identity: Identity,
+    trust: Trust,
+    resume: Resume,
+}
+
 /// Why a CONNECT is refused. Its `Display` is the `connect_error` message that the client acts on; a
 /// retry does not cure any of these.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -123,17 +131,15 @@ impl Sessions {
     /// Decides whether a socket may enter, and remembers as whom.
     async fn authenticate(&self, socket: &SocketRef, auth: &Value) -> Result<(), Refused> {
         Guest::connected(socket);
-        let (identity, trust) = self.admit(socket, auth).await.inspect_err(|refused| {
+        let admitted = self.admit(socket, auth).await.inspect_err(|refused| {
             self.report(socket, *refused);
             self.hub.dismiss(socket);
         })?;
-        socket.extensions.insert(identity);
-        socket.extensions.insert(trust);
-        socket.extensions.insert(resume(auth, &self.epoch));
+        socket.extensions.insert(admitted);
         Ok(())
     }
 
-    async fn admit(&self, socket: &SocketRef, auth: &Value) -> Result<(Identity, Trust), Refused> {
+    async fn admit(&self, socket: &SocketRef, auth: &Value) -> Result<Admitted, Refused> {
         if !self.enabled {
             return Err(Refused::Disabled);
         }
@@ -143,7 +149,11 @@ impl Sessions {
         if trust == Trust::Revoked {
             return Err(Refused::Token(Refusal::Revoked));
         }
-        Ok((identity, trust))
+        Ok(Admitted {
+            identity,
+            trust,
+            resume: resume(auth, &self.epoch),
+        })
     }
 
     fn identity(&self, socket: &SocketRef, auth: &Value) -> Result<Identity, Refused> {
@@ -179,10 +189,9 @@ impl Sessions {
 
     /// Enters the socket into the hub and its room, and answers the future that brings it live.
     fn enter(self: Arc<Self>, socket: SocketRef) -> impl Future<Output = ()> + Send + use<> {
-        let identity: Option<Identity> = socket.extensions.remove();
-        let resume: Resume = socket.extensions.remove().unwrap_or_default();
         // Always there: authenticate put it there.
-        let entered = identity.and_then(|identity| self.seat(&socket, identity, resume));
+        let admitted: Option<Admitted> = socket.extensions.remove();
+        let entered = admitted.and_then(|admitted| self.seat(&socket, admitted));
         async move {
             if let Some((seat, step, subscription)) = entered {
                 self.go_live(&socket, seat, step, &subscription).await;
@@ -193,18 +202,20 @@ impl Sessions {
     fn seat(
         self: &Arc<Self>,
         socket: &SocketRef,
-        identity: Identity,
-        resume: Resume,
+        admitted: Admitted,
     ) -> Option<(Arc<Seat>, Step, Arc<Subscription>)> {
-        let Identity { user, lifetime, .. } = identity;
+        let Admitted {
+            identity: Identity { user, lifetime, .. },
+            trust,
+            resume,
+        } = admitted;
         let resume = Resume {
             spread: resume.last_seq.is_none() && self.newcomers.take() != Taken::Granted,
             ..resume
         };
         socket.join(user.room());
-        let trust = socket.extensions.remove();
         let (seat, step) = self.hub.enter(&user, socket, resume, lifetime)?;
-        if trust != Some(Trust::Proven) {
+        if trust != Trust::Proven {
             seat.doubt();
         }
         if resume.spread {
