@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use clap::Command;
+use strsim::levenshtein as distance;
 
 /// What ours begin with. Settings with conventional names have nothing to be told by.
 const PREFIX: &str = "BELLHOP_";
@@ -55,23 +56,6 @@ fn nearest(name: &str, known: &BTreeSet<String>) -> Option<String> {
     let distances = known.iter().map(|other| (distance(name, other), other));
     let (distance, other) = distances.min()?;
     (distance <= FAR).then(|| other.clone())
-}
-
-/// How many characters have to be put in, taken out or replaced to make one text of the other.
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (line, character) in one.chars().enumerate() {
-        let mut next = vec![line + 1];
-        for ((pair, left), expected) in row.windows(2).zip(0..).zip(&other) {
-            let [diagonal, above] = pair else { continue };
-            let replaced = diagonal + usize::from(character != *expected);
-            let beside = next.get(left).copied().unwrap_or(usize::MAX - 1);
-            next.push(replaced.min(above + 1).min(beside + 1));
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]
