@@ -305,6 +305,14 @@ fn changes() -> Value {
     examples(answer(&properties), vec![example])
 }
 
+/// RFC 3339, but for a leap second and for an offset that is not known.
+fn expiry(description: &str) -> Value {
+    json!({
+        "description": description, "type": ["string", "null"], "format": "date-time",
+        "not": { "type": "string", "pattern": "^.{17}60|-00:00$" },
+    })
+}
+
 /// The members of a draft. `null` counts as absent.
 fn draft() -> Value {
     json!({
@@ -313,7 +321,7 @@ fn draft() -> Value {
         "actionUrl": or_null("Link"), "icon": or_null("Link"), "badge": or_null("Link"),
         "silent": { "description": "No sound.", "type": ["boolean", "null"] },
         "sticky": { "description": "Stays until clicked; by default, if `priority` is `URGENT`.", "type": ["boolean", "null"] },
-        "expiresAt": { "description": "In the future; by default never.", "type": ["string", "null"], "format": "date-time" },
+        "expiresAt": expiry("In the future; by default never."),
     })
 }
 
@@ -432,7 +440,7 @@ fn edit() -> Value {
     let properties = json!({
         "title": reference("Title"), "message": or_null("Message"), "data": or_null("Data"),
         "actionUrl": or_null("Link"), "icon": or_null("Link"), "badge": or_null("Link"),
-        "expiresAt": { "description": "In the future, or never.", "type": ["string", "null"], "format": "date-time" },
+        "expiresAt": expiry("In the future, or never."),
     });
     let some = with(closed(object(&[], &properties)), "minProperties", json!(1));
     let delivered = json!({ "title": "Order delivered", "actionUrl": "/orders/7/receipt" });
