@@ -5,7 +5,9 @@
 //! was cancelled under way, and what the next request writes there is acknowledged and lost; and after
 //! a restart of the server, each idle connection costs one request.
 
+use std::fmt;
 use std::io;
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -15,6 +17,8 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 /// How long a request waits for its turn, and then for a new connection if there is no idle one.
 const LEASE_DEADLINE: Duration = Duration::from_secs(1);
+/// A connection that is not made by then will not be: it was lost on the way, or nobody is there.
+const OPENING_LIMIT: Duration = Duration::from_secs(3);
 /// Older idle connections are not trusted: firewalls forget them without a word.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
@@ -26,6 +30,9 @@ pub(super) struct Connections {
     turns: Semaphore,
     /// The last one used is the first one lent: as few as the load needs stay warm.
     idle: Mutex<Vec<Idle>>,
+    /// Half made, by requests that ran out of time: the next ones go on with them. Were they dropped, many
+    /// requests on a busy machine would start over and over, and none would ever be served.
+    opening: Mutex<Vec<Opening>>,
     /// How many were made.
     made: watch::Sender<u64>,
 }
@@ -33,6 +40,12 @@ pub(super) struct Connections {
 #[derive(Debug)]
 struct Idle {
     connection: PgConnection,
+    since: Instant,
+}
+
+/// A connection that is being made; it gets on only while a request waits for it.
+struct Opening {
+    work: Pin<Box<dyn Future<Output = Result<PgConnection, sqlx::Error>> + Send>>,
     since: Instant,
 }
 
@@ -54,6 +67,7 @@ impl Connections {
             most,
             turns: Semaphore::new(most as usize),
             idle: Mutex::default(),
+            opening: Mutex::default(),
             made: watch::Sender::default(),
         }
     }
@@ -77,17 +91,42 @@ impl Connections {
         };
         let connection = match self.last_used() {
             Some(connection) => connection,
-            None => {
-                let connection = in_time(LEASE_DEADLINE, self.options.connect()).await?;
-                self.made.send_modify(|made| *made += 1);
-                connection
-            }
+            None => self.open().await?,
         };
         Ok(Lease {
             connection,
             home: self,
             turn,
         })
+    }
+
+    /// Goes on with a connection that another request began, or begins one. There are never more, with the idle
+    /// ones and those at work, than there are turns: one is begun only where none of either is left.
+    async fn open(&self) -> Result<PgConnection, sqlx::Error> {
+        let mut opening = self.half_made().unwrap_or_else(|| self.begin());
+        let Ok(result) = tokio::time::timeout(LEASE_DEADLINE, &mut opening.work).await else {
+            if !self.turns.is_closed() {
+                self.opening.lock().push(opening);
+            }
+            return Err(sqlx::Error::PoolTimedOut);
+        };
+        let connection = result?;
+        self.made.send_modify(|made| *made += 1);
+        Ok(connection)
+    }
+
+    fn half_made(&self) -> Option<Opening> {
+        let mut opening = self.opening.lock();
+        opening.retain(|opening| opening.since.elapsed() < OPENING_LIMIT);
+        opening.pop()
+    }
+
+    fn begin(&self) -> Opening {
+        let options = self.options.clone();
+        Opening {
+            work: Box::pin(async move { options.connect().await }),
+            since: Instant::now(),
+        }
     }
 
     fn last_used(&self) -> Option<PgConnection> {
@@ -104,12 +143,22 @@ impl Connections {
     /// Nobody gets a connection any more; the idle ones are closed, those at work when it is done.
     pub(super) async fn close(&self) {
         self.turns.close();
+        self.opening.lock().clear();
         let idle = std::mem::take(&mut *self.idle.lock());
         for Idle { connection, .. } in idle {
             if let Err(error) = in_time(LEASE_DEADLINE, connection.close()).await {
                 tracing::debug!(%error, "a connection to the database was not closed in order");
             }
         }
+    }
+}
+
+impl fmt::Debug for Opening {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Opening")
+            .field("since", &self.since)
+            .finish_non_exhaustive()
     }
 }
 
