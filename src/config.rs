@@ -120,7 +120,8 @@ pub struct Backends {
     #[arg(long, env = "BELLHOP_DATABASE_POOL", default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub database_pool: u32,
 
-    /// Redis that joins the nodes: redis://user:password@host:port/db, or rediss:// for TLS. Unset: the node is alone.
+    /// Redis that joins the nodes: redis://user:password@host:port/db, or rediss:// for TLS; by way of sentinels
+    /// redis-sentinel://host:port?node=host:port&sentinelServiceName=main. Unset: the node is alone.
     #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL")]
     pub redis_url: Option<Secret>,
 

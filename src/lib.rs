@@ -22,6 +22,20 @@
 //! [`publish`] and [`inbox`] have written to the store, [`catch_up`] and [`feed`] join store and hub, and [`node`]
 //! runs the loop from bus to hub. One outside crate, one owner; `.ci/layers.sh` checks it.
 
+#[cfg(all(
+    not(debug_assertions),
+    any(
+        feature = "bug-read-before-subscribe",
+        feature = "bug-no-gap-repair",
+        feature = "bug-no-feed",
+        feature = "bug-ignore-commit-order",
+        feature = "bug-publish-before-commit",
+        feature = "bug-no-resubscribe",
+        feature = "bug-skip-on-full",
+    )
+))]
+compile_error!("a feature bug-… builds a defect in, for tests only: not in a release build");
+
 // The story.
 
 pub mod user;

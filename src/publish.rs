@@ -91,8 +91,23 @@ impl Publisher {
         batch: &Batch,
         key: Option<&IdempotencyKey>,
     ) -> Result<Published, StoreError> {
+        if cfg!(feature = "bug-publish-before-commit") {
+            self.tell_early(batch).await?;
+        }
         let created = self.store.create(batch, key).await?;
         Ok(self.tell(batch, created))
+    }
+
+    /// Announces what is about to be committed, as the next of its user: wrong if it is not, and if another comes first.
+    async fn tell_early(&self, batch: &Batch) -> Result<(), StoreError> {
+        for Address { user, id, draft } in &batch.to {
+            let counters = self.store.standing(user).await?.counters;
+            let (draft, seq) = (&batch.drafts[*draft], counters.seq + 1);
+            let now = chrono::Utc::now();
+            let notification = Notification::created(draft, user.clone(), *id, seq, now);
+            self.announce_new(&notification, counters.unread + 1);
+        }
+        Ok(())
     }
 
     fn tell(&self, batch: &Batch, created: Created) -> Published {

@@ -63,6 +63,9 @@ pub(crate) fn line(scenario: &Scenario, report: &Report) {
         figures.failed_publishes,
         bounds.join(", "),
     ));
+    for remark in &report.remarks {
+        say(&format!("      {remark}"));
+    }
 }
 
 fn percentiles(percentiles: Percentiles) -> String {

@@ -2,6 +2,14 @@
 
 use super::{Backends, Config, Secret};
 
+/// What `REDIS_URL` may begin with.
+const REDIS_SCHEMES: [&str; 4] = [
+    "redis://",
+    "rediss://",
+    "redis-sentinel://",
+    "rediss-sentinel://",
+];
+
 impl Config {
     /// Checks what no single setting can. Every contradiction is reported, not only the first; each
     /// says what to set.
@@ -135,8 +143,8 @@ impl Backends {
             "REDIS_URL needs a store that the nodes share: set DATABASE_URL=postgres://…, or unset REDIS_URL for a single node",
         );
         check(
-            redis.is_some_and(|url| !url.starts_with("redis://") && !url.starts_with("rediss://")),
-            "REDIS_URL must begin with redis:// or rediss://",
+            redis.is_some_and(|url| !REDIS_SCHEMES.iter().any(|scheme| url.starts_with(scheme))),
+            "REDIS_URL must begin with redis:// or rediss://, or to ask sentinels with redis-sentinel:// or rediss-sentinel://",
         );
         check(
             !is_bus_prefix(&self.bus_prefix),

@@ -88,6 +88,8 @@ pub(super) struct Facts<'a> {
     pub(super) devices_of: BTreeMap<&'a str, BTreeSet<&'a str>>,
     pub(super) rows: BTreeMap<&'a str, Row<'a>>,
     pub(super) accounts: BTreeMap<&'a str, Account>,
+    /// When an older copy of the database took its place: line and time.
+    pub(super) restored: Option<(Number, u64)>,
 }
 
 impl<'a> Facts<'a> {
@@ -101,8 +103,33 @@ impl<'a> Facts<'a> {
             facts.add_publishing(number, line);
             facts.add_device(number, line);
             facts.add_database(number, &line.event);
+            if matches!(line.event, Event::Restored {}) {
+                facts.restored = Some((number, line.at));
+            }
         }
+        facts.forget_what_was_undone();
         facts
+    }
+
+    /// Before an older copy took the place of the database: what is not in it was acknowledged by another history.
+    fn forget_what_was_undone(&mut self) {
+        let Some((restored, _)) = self.restored else {
+            return;
+        };
+        let rows = &self.rows;
+        let is_undone =
+            |answer: &Answer<'_>| answer.line < restored && !rows.contains_key(answer.id);
+        let keys: BTreeSet<_> = rows.values().filter_map(|row| row.key).collect();
+        self.publishes.retain(|key, publish| {
+            publish.answers.retain(|answer| !is_undone(answer));
+            let goes_on = publish.invoked > restored || !publish.answers.is_empty();
+            goes_on || keys.contains(key)
+        });
+        for device in self.devices.values_mut() {
+            device
+                .sights
+                .retain(|sight| sight.line > restored || rows.contains_key(sight.id));
+        }
     }
 
     pub(super) fn devices_of(&self, user: &str) -> impl Iterator<Item = (&'a str, &Device<'a>)> {

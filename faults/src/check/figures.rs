@@ -41,6 +41,8 @@ pub struct Figures {
     /// Acknowledgement to device, where the connection lasted: at rest, and for publishes during the fault.
     pub lag_at_rest: Percentiles,
     pub lag: Percentiles,
+    /// The same for publishes from 3 s after the last fault on.
+    pub lag_after: Percentiles,
     /// Lost connection to synced again.
     pub recovery: Percentiles,
     /// Publishing requests during the fault.

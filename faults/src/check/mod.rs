@@ -14,7 +14,7 @@ use std::fmt;
 
 pub use figures::{Figures, Percentiles};
 
-use crate::history::Line;
+use crate::history::{Event, Line};
 use facts::Facts;
 
 /// What is checked; the numbers are those of the list that the rig was built to.
@@ -82,6 +82,8 @@ pub struct Violation {
 pub struct Limits {
     /// From an acknowledgement to a device whose connection lasted meanwhile, for publishes during the fault: the 99th percentile.
     pub lag_p99: Option<u64>,
+    /// The same for publishes from 3 s after the fault on: whether all is as it was.
+    pub lag_after_p99: Option<u64>,
     /// From a lost connection to being synced again: the 99th percentile, and the longest.
     pub recovery_p99: Option<u64>,
     pub recovery_max: Option<u64>,
@@ -100,6 +102,8 @@ pub struct Limits {
 pub struct Report {
     pub violations: Vec<Violation>,
     pub figures: Figures,
+    /// Figures of the scenario's own.
+    pub remarks: Vec<String>,
 }
 
 impl Report {
@@ -114,6 +118,10 @@ impl Report {
 
 /// Checks a history against the promise, and its times against `limits`.
 #[must_use]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "only remarks are looked for"
+)]
 pub fn check(history: &[Line], limits: &Limits) -> Report {
     let facts = Facts::gather(history);
     let mut found = Found::default();
@@ -122,9 +130,14 @@ pub fn check(history: &[Line], limits: &Limits) -> Report {
     state::check(&facts, &mut found);
     let mut figures = figures::count(&facts);
     timing::check(&facts, limits, &mut figures, &mut found);
+    let remarks = history.iter().filter_map(|line| match &line.event {
+        Event::Remark { what } => Some(what.clone()),
+        _ => None,
+    });
     Report {
         violations: found.0,
         figures,
+        remarks: remarks.collect(),
     }
 }
 

@@ -44,6 +44,9 @@ fn real_time_order(facts: &Facts<'_>, rows: &Rows<'_>, found: &mut Found) {
     let mut acknowledged: BTreeMap<&str, (u64, usize)> = BTreeMap::new();
     for (index, line) in facts.history.iter().enumerate() {
         let number = index + 1;
+        if matches!(line.event, Event::Restored {}) {
+            acknowledged.clear();
+        }
         if let Event::Ok { user, seq, .. } = &line.event {
             let highest = acknowledged.entry(user).or_default();
             *highest = (*highest).max((*seq, number));

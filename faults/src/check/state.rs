@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::facts::{Account, Device, End, Facts};
+use super::facts::{Account, Device, End, Facts, Step};
 use super::{Check, Found};
 use crate::history::Event;
 
@@ -10,6 +10,8 @@ use crate::history::Event;
 const MEMORY: u64 = 50 << 20;
 const DESCRIPTORS: u64 = 16;
 const THREADS: u64 = 8;
+/// Microseconds from another history to the word of it.
+const TOLD: u64 = 15_000_000;
 
 pub(super) fn check(facts: &Facts<'_>, found: &mut Found) {
     for (user, account) in &facts.accounts {
@@ -31,7 +33,36 @@ pub(super) fn check(facts: &Facts<'_>, found: &mut Found) {
         ends_at_the_head(name, end, account, found);
         shows_what_is_stored(facts, name, device, end, found);
     }
+    told_of_another_history(facts, found);
     resources(facts, found);
+}
+
+/// Every device is told so once, and in time.
+fn told_of_another_history(facts: &Facts<'_>, found: &mut Found) {
+    let Some((line, since)) = facts.restored else {
+        return;
+    };
+    for (name, device) in &facts.devices {
+        let is_reset =
+            |step: &&(usize, u64, Step<'_>)| matches!(step.2, Step::Reset) && step.0 > line;
+        let resets: Vec<_> = device.steps.iter().filter(is_reset).collect();
+        if resets.len() != 1 {
+            let what = format!(
+                "{name} was told {} times that the history is another",
+                resets.len()
+            );
+            found.add(Check::Converged, what, &[line]);
+        }
+        if let Some((told, at, _)) = resets.first()
+            && at.saturating_sub(since) > TOLD
+        {
+            let what = format!(
+                "{name} was told after {} ms that the history is another",
+                (at - since) / 1_000
+            );
+            found.add(Check::Late, what, &[line, *told]);
+        }
+    }
 }
 
 fn count_is_true(facts: &Facts<'_>, user: &str, account: &Account, found: &mut Found) {

@@ -7,6 +7,8 @@ use crate::history::{Event, Line};
 
 /// Microseconds after a fault that still count as its time.
 const AFTERMATH: u64 = 10_000_000;
+/// Microseconds after a fault until nothing of it is felt any more.
+const SETTLED: u64 = 3_000_000;
 
 pub(super) fn check(facts: &Facts<'_>, limits: &Limits, figures: &mut Figures, found: &mut Found) {
     let faults = Faults::of(facts);
@@ -35,6 +37,11 @@ pub(super) fn check(facts: &Facts<'_>, limits: &Limits, figures: &mut Figures, f
         limits.recovery_max,
     );
     bound("publish p99 in ms", figures.publish.p99, limits.publish_p99);
+    bound(
+        "lag p99 in ms, from 3 s after the fault on,",
+        figures.lag_after.p99,
+        limits.lag_after_p99,
+    );
     for (what, is, may) in [
         (
             "failed publishing requests",
@@ -81,6 +88,12 @@ impl Faults {
         Self(faults)
     }
 
+    /// Long enough after the last one for all to be as it was.
+    fn are_over(&self, at: u64) -> bool {
+        let last = self.0.iter().map(|(_, end, _)| *end).max();
+        last.is_some_and(|end| at > end.saturating_add(SETTLED))
+    }
+
     fn has(&self, at: u64) -> bool {
         self.0
             .iter()
@@ -89,7 +102,7 @@ impl Faults {
 }
 
 fn lag(facts: &Facts<'_>, faults: &Faults, figures: &mut Figures) {
-    let (mut at_rest, mut during) = (Vec::new(), Vec::new());
+    let (mut at_rest, mut during, mut after) = (Vec::new(), Vec::new(), Vec::new());
     let end = facts.history.last().map_or(0, |line| line.at);
     for publish in facts.publishes.values() {
         let Some(answer) = publish.answers.first() else {
@@ -102,6 +115,9 @@ fn lag(facts: &Facts<'_>, faults: &Faults, figures: &mut Figures) {
                 continue;
             }
             let millis = shown.saturating_sub(answer.at) / 1_000;
+            if faults.are_over(answer.at) {
+                after.push(millis);
+            }
             match faults.has(answer.at) {
                 true => during.push(millis),
                 false => at_rest.push(millis),
@@ -109,6 +125,7 @@ fn lag(facts: &Facts<'_>, faults: &Faults, figures: &mut Figures) {
         }
     }
     figures.lag = Percentiles::of(during);
+    figures.lag_after = Percentiles::of(after);
     figures.lag_at_rest = Percentiles::of(at_rest);
 }
 
@@ -179,6 +196,8 @@ fn publishing(facts: &Facts<'_>, faults: &Faults, figures: &mut Figures) {
             | Event::FaultStart { .. }
             | Event::FaultStop { .. }
             | Event::Expect { .. }
+            | Event::Remark { .. }
+            | Event::Restored {}
             | Event::Resources { .. }
             | Event::Log { .. }
             | Event::DeviceEnd { .. }

@@ -145,6 +145,12 @@ pub enum Event {
     /// What a scenario itself expects, beside the checks; `fine` is whether it was so.
     #[serde(rename = "expect")]
     Expect { what: String, fine: bool },
+    /// A figure of the scenario's own.
+    #[serde(rename = "remark")]
+    Remark { what: String },
+    /// An older copy of the database has taken its place: what it had not got is gone, and no seq means what it did.
+    #[serde(rename = "restored")]
+    Restored {},
     /// What a node used, by its process: at rest before the load (`before`), and at rest after it.
     #[serde(rename = "resources")]
     Resources {

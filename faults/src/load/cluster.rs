@@ -94,11 +94,16 @@ impl Cluster {
     /// A token for this user, of an hour.
     #[must_use]
     pub fn token(&self, user: &str) -> String {
+        self.token_of(user, Duration::from_secs(3_600))
+    }
+
+    /// A token for this user that ends so much later.
+    #[must_use]
+    pub fn token_of(&self, user: &str, age: Duration) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.unwrap_or_default().as_secs();
         let number = self.issued.fetch_add(1, Ordering::Relaxed);
-        let claims =
-            json!({ "sub": user, "iat": now, "exp": now + 3_600, "jti": number.to_string() });
+        let claims = json!({ "sub": user, "iat": now, "exp": now + age.as_secs(), "jti": number.to_string() });
         let key = EncodingKey::from_secret(self.secret.as_bytes());
         // HMAC does not fail; a token that is none would be refused by the first node.
         jsonwebtoken::encode(&Header::default(), &claims, &key).unwrap_or_default()
@@ -131,6 +136,14 @@ impl Cluster {
         let status = answer.status().as_u16();
         let lost = |error: reqwest::Error| NoAnswer::Lost(kind(&error));
         Ok((status, answer.json().await.map_err(lost)?))
+    }
+
+    /// Asks a node for a user's count with this token; answers the status.
+    pub async fn is_believed(&self, node: usize, token: &str) -> Option<u16> {
+        let url = format!("{}/api/notifications/unread-count", self.address(node));
+        let request = self.http.get(url).bearer_auth(token).timeout(LIST_DEADLINE);
+        let answer = request.send().await.ok()?;
+        Some(answer.status().as_u16())
     }
 
     /// Another request with a user's token; answers the status.

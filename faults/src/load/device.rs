@@ -26,6 +26,8 @@ pub enum Command {
     Live,
     /// Stops reading its socket.
     Stall,
+    /// Polls another node than the one that it is connected to, as behind a balancer that has forgotten.
+    Stray,
     /// Drops its connection and stays away.
     Away,
     /// Says what it shows, and ends.
@@ -73,7 +75,7 @@ impl Device {
                     self.pause(Duration::from_secs(3_600)).await;
                     continue;
                 }
-                Command::Live | Command::Stall => {}
+                Command::Live | Command::Stall | Command::Stray => {}
             }
             // Another node than the one that was lost, as a balancer would.
             let node = self.cluster.pick(&mut self.random, last);
@@ -86,7 +88,7 @@ impl Device {
                 Err(Lost::Refused(why)) => self.expect(&format!("connect_error {why}")),
                 Err(_unreachable) => failures += 1,
             }
-            if *self.commands.borrow() == Command::Live {
+            if matches!(*self.commands.borrow(), Command::Live | Command::Stray) {
                 self.pause(self.random.clone().backoff(failures)).await;
                 self.random.draw();
             }
@@ -125,6 +127,11 @@ impl Device {
                     let command = *self.commands.borrow();
                     if changed.is_err() || matches!(command, Command::End | Command::Away) {
                         break Over::Told;
+                    }
+                    if command == Command::Stray
+                        && let Some(other) = self.cluster.nodes.get((node + 1) % self.cluster.nodes.len())
+                    {
+                        socket.stray(*other);
                     }
                 }
             }

@@ -169,14 +169,14 @@ pub(super) fn item_of(data: &Value) -> Option<Item> {
         id: data.get("id")?.as_str()?.to_owned(),
         seq: data.get("seq")?.as_u64()?,
         owner: data.get("userId")?.as_str()?.to_owned(),
-        key: key_of(data),
+        key: key_of(data, data.get("userId")?.as_str()?),
         read: data.get("isRead")?.as_bool()?,
     })
 }
 
-fn key_of(data: &Value) -> Option<String> {
+fn key_of(data: &Value, user: &str) -> Option<String> {
     let key = data.get("data")?.get("key")?.as_str()?;
-    Some(key.to_owned())
+    Some(super::bulk::own_key(key, user))
 }
 
 fn text<'a>(data: &'a Value, name: &str) -> &'a str {

@@ -1,6 +1,8 @@
 //! The load: publishers that repeat until they know, and devices that come back.
 
+mod bulk;
 mod cluster;
+mod crowd;
 mod device;
 mod inbox;
 mod polling;
@@ -15,7 +17,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+pub use bulk::Bulk;
 pub use cluster::Cluster;
+pub use crowd::Crowd;
 pub use device::{Command, Progress};
 pub use publisher::{Publish, user_name};
 

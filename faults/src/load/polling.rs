@@ -14,7 +14,8 @@ const SEPARATOR: char = '\u{1e}';
 
 pub(super) struct Polling {
     http: reqwest::Client,
-    url: String,
+    address: SocketAddr,
+    session: String,
     /// The request that waits. It outlives whoever stops waiting for it, for packets that it brings are not sent again.
     waiting: Option<Task<Result<String, Lost>>>,
     packets: VecDeque<String>,
@@ -27,7 +28,8 @@ impl Polling {
         let http = http.map_err(|error| Lost::Unreachable(error.to_string()))?;
         let mut polling = Self {
             http,
-            url: format!("http://{address}/socket.io/?EIO=4&transport=polling"),
+            address,
+            session: String::new(),
             waiting: None,
             packets: VecDeque::new(),
             silence: DEADLINE,
@@ -37,8 +39,19 @@ impl Polling {
         let period = |name: &str| open.get(name).and_then(Value::as_u64).unwrap_or_default();
         polling.silence = Duration::from_millis(period("pingInterval") + period("pingTimeout"));
         let session = open.get("sid").and_then(Value::as_str).unwrap_or_default();
-        polling.url += &format!("&sid={session}");
+        polling.session = format!("&sid={session}");
         Ok(polling)
+    }
+
+    pub(super) fn stray(&mut self, to: SocketAddr) {
+        self.address = to;
+    }
+
+    fn url(&self) -> String {
+        let Self {
+            address, session, ..
+        } = self;
+        format!("http://{address}/socket.io/?EIO=4&transport=polling{session}")
     }
 
     /// The next packet. Dropping the future loses nothing.
@@ -47,7 +60,7 @@ impl Polling {
             if let Some(packet) = self.packets.pop_front() {
                 return Ok(packet);
             }
-            let request = self.http.get(&self.url).timeout(self.silence);
+            let request = self.http.get(self.url()).timeout(self.silence);
             let waiting = self
                 .waiting
                 .get_or_insert_with(|| Task::start(answer(request)));
@@ -60,7 +73,7 @@ impl Polling {
     }
 
     pub(super) async fn send(&mut self, packet: String) -> Result<(), Lost> {
-        let request = self.http.post(&self.url).timeout(DEADLINE);
+        let request = self.http.post(self.url()).timeout(DEADLINE);
         let request = request.header("content-type", "text/plain").body(packet);
         answer(request).await.map(drop)
     }

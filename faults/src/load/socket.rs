@@ -83,6 +83,13 @@ impl Socket {
         connecting.await.map_err(unreachable)?
     }
 
+    /// Polls are sent to this node from the next one on; a WebSocket stays where it is.
+    pub(super) fn stray(&mut self, to: SocketAddr) {
+        if let Wire::Polling(polling) = &mut self.0 {
+            polling.stray(to);
+        }
+    }
+
     /// The next event and its payload. Dropping the future loses nothing.
     pub(super) async fn next(&mut self) -> Result<(String, Value), Lost> {
         loop {

@@ -10,7 +10,7 @@ use crate::history::Event;
 const USERS: &str = "SELECT json_build_object('event', 'db.user', 'user', user_id, 'head', head_seq, 'unread', unread) FROM user_feed ORDER BY user_id";
 
 const ROWS: &str = "SELECT json_build_object('event', 'db.row', 'user', user_id, 'id', id, 'created_seq', created_seq, 'seq', seq, \
-    'key', key, 'read', read_at IS NOT NULL, 'deleted', deleted_at IS NOT NULL) FROM notification ORDER BY user_id, created_seq";
+    'key', CASE WHEN key LIKE '%/' THEN key || user_id ELSE key END, 'read', read_at IS NOT NULL, 'deleted', deleted_at IS NOT NULL) FROM notification ORDER BY user_id, created_seq";
 
 #[derive(Deserialize)]
 struct Head {

@@ -2,8 +2,10 @@
 
 mod balancer;
 mod database;
+mod disk;
 mod node;
 mod process;
+mod sentinels;
 mod services;
 
 use std::io;
@@ -12,14 +14,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
 pub use node::Node;
-pub use process::Process;
+pub use process::{Process, is_root};
+pub use sentinels::Sentinels;
 pub use services::{Postgres, Redis};
 
 use crate::history::Recorder;
 use crate::load::Cluster;
+use disk::Disk;
 use node::Common;
 
 /// Why the rig itself failed: this says nothing about what it tests.
@@ -60,14 +65,20 @@ pub struct Plan<'a> {
     pub seed: u64,
     /// Settings of all nodes, beside those that the rig needs.
     pub settings: &'a [(&'a str, &'a str)],
+    /// Nodes find Redis by asking sentinels, past all proxies.
+    pub sentinels: bool,
+    /// Each node has a clock of its own, which can be set.
+    pub clocks: bool,
 }
 
 pub struct Rig {
     // In the order in which they end.
     pub nodes: Vec<Node>,
+    pub sentinels: Option<Sentinels>,
     pub redis: Redis,
     pub postgres: Postgres,
     pub recorder: Arc<Recorder>,
+    disk: Mutex<Option<Disk>>,
     folder: TempDir,
 }
 
@@ -87,6 +98,10 @@ impl Rig {
             .map_err(Trouble::io("copy", &plan.program.display().to_string()))?;
 
         let redis = Redis::start(folder.path()).await?;
+        let sentinels = match plan.sentinels {
+            true => Some(Sentinels::over(&redis, folder.path()).await?),
+            false => None,
+        };
         let postgres = Postgres::start(folder.path()).await?;
         let common = Common {
             program: &program,
@@ -94,6 +109,8 @@ impl Rig {
             settings: settings(plan),
             redis: &redis,
             postgres: &postgres,
+            sentinels: sentinels.as_ref(),
+            clocks: plan.clocks,
             seed: plan.seed,
         };
         let mut nodes = Vec::new();
@@ -102,9 +119,11 @@ impl Rig {
         }
         Ok(Self {
             nodes,
+            sentinels,
             redis,
             postgres,
             recorder,
+            disk: Mutex::default(),
             folder,
         })
     }
@@ -114,6 +133,24 @@ impl Rig {
         let nodes = self.nodes.iter().map(|node| node.front.address()).collect();
         Cluster::new(nodes, SECRET.to_owned(), API_KEY.to_owned())
             .map_err(|error| Trouble::Late(format!("no HTTP client: {error}")))
+    }
+
+    /// Puts what users have onto a small disk, and fills that.
+    pub async fn fill_the_disk(&self) -> Result<(), Trouble> {
+        let disk = Disk::mount(self.folder.path())?;
+        let place = disk.folder().display().to_string();
+        *self.disk.lock() = Some(disk);
+        for statement in [
+            format!("CREATE TABLESPACE small LOCATION '{place}'"),
+            "ALTER TABLE notification SET TABLESPACE small".to_owned(),
+        ] {
+            self.postgres.ask(&statement).await?;
+        }
+        self.disk.lock().as_ref().map_or(Ok(()), Disk::fill)
+    }
+
+    pub fn empty_the_disk(&self) -> Result<(), Trouble> {
+        self.disk.lock().as_ref().map_or(Ok(()), Disk::empty)
     }
 
     /// Writes what each node uses.

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::process::{Process, Spec};
+use super::sentinels::Sentinels;
 use super::services::{Postgres, Redis};
 use super::{Trouble, free_address};
 use crate::history::Event;
@@ -25,6 +26,10 @@ pub struct Node {
     pub redis: Proxy,
     pub postgres: Proxy,
     pub(super) admin: SocketAddr,
+    /// Where its clients would connect without the proxy.
+    pub listen: SocketAddr,
+    /// The file that its clock follows.
+    clock: PathBuf,
     starts: AtomicUsize,
 }
 
@@ -35,6 +40,8 @@ pub struct Common<'a> {
     pub settings: Vec<(String, String)>,
     pub redis: &'a Redis,
     pub postgres: &'a Postgres,
+    pub sentinels: Option<&'a Sentinels>,
+    pub clocks: bool,
     pub seed: u64,
 }
 
@@ -53,11 +60,21 @@ impl Node {
         let mut environment = common.settings.clone();
         for (name, value) in [
             ("DATABASE_URL", common.postgres.url(postgres.address())),
-            ("REDIS_URL", format!("redis://{}", redis.address())),
+            (
+                "REDIS_URL",
+                match common.sentinels {
+                    Some(sentinels) => sentinels.url(),
+                    None => format!("redis://{}", redis.address()),
+                },
+            ),
             ("BELLHOP_LISTEN", listen.to_string()),
             ("BELLHOP_ADMIN_LISTEN", admin.to_string()),
         ] {
             environment.push((name.to_owned(), value));
+        }
+        let clock = common.folder.join(format!("clock-{number}"));
+        if common.clocks {
+            environment.extend(clock_of_its_own(&clock));
         }
         let process = Process::new(Spec {
             name: format!("node-{number}"),
@@ -76,8 +93,13 @@ impl Node {
             redis,
             postgres,
             admin,
+            listen,
+            clock,
             starts: AtomicUsize::new(0),
         };
+        if common.clocks {
+            node.set_clock("+0")?;
+        }
         node.begin().await?;
         Ok(node)
     }
@@ -98,6 +120,15 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Ok(())
+    }
+
+    /// Lets its clock be off by so much from now on, as in `-10m`. Only where nodes have clocks of their own.
+    pub fn set_clock(&self, offset: &str) -> Result<(), Trouble> {
+        // At once, for it is read all the time.
+        let new = self.clock.with_extension("new");
+        std::fs::write(&new, format!("{offset}\n"))
+            .and_then(|()| std::fs::rename(&new, &self.clock))
+            .map_err(Trouble::io("set", "a clock"))
     }
 
     /// Asks the admin listener; `None` if it does not answer in 2 s.
@@ -142,6 +173,21 @@ impl Node {
         let log = self.process.log();
         u64::try_from(log.matches("panicked at").count()).unwrap_or(u64::MAX)
     }
+}
+
+/// What libfaketime wants to know. Only the wall clock is wrong: no machine's monotonic clock jumps.
+fn clock_of_its_own(file: &Path) -> [(String, String); 4] {
+    [
+        // The loader knows where this machine's libraries are.
+        (
+            "LD_PRELOAD",
+            "/usr/$LIB/faketime/libfaketimeMT.so.1".to_owned(),
+        ),
+        ("FAKETIME_TIMESTAMP_FILE", file.display().to_string()),
+        ("FAKETIME_NO_CACHE", "1".to_owned()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
 }
 
 /// A small HTTP request; `None` if it is not answered in 2 s.

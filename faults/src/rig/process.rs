@@ -2,8 +2,9 @@
 
 use std::fs::OpenOptions;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -31,13 +32,22 @@ pub struct Spec {
 pub struct Process {
     spec: Spec,
     child: Mutex<Option<Child>>,
+    disk_is_full: AtomicBool,
 }
 
 impl Process {
     #[must_use]
     pub fn new(spec: Spec) -> Self {
-        let child = Mutex::new(None);
-        Self { spec, child }
+        Self {
+            spec,
+            child: Mutex::new(None),
+            disk_is_full: AtomicBool::new(false),
+        }
+    }
+
+    /// From its next start on, nothing that it writes to its log is taken.
+    pub fn fill_its_disk(&self, is_full: bool) {
+        self.disk_is_full.store(is_full, Ordering::SeqCst);
     }
 
     /// Starts it. It is told to end when the rig's process ends, however that does.
@@ -46,7 +56,10 @@ impl Process {
         let log = OpenOptions::new()
             .create(true)
             .append(true)
-            .open(&spec.log)
+            .open(match self.disk_is_full.load(Ordering::SeqCst) {
+                true => Path::new("/dev/full"),
+                false => &spec.log,
+            })
             .map_err(Trouble::io("open the log of", &spec.name))?;
         let errors = log
             .try_clone()
@@ -92,6 +105,50 @@ impl Process {
         if let Some(pid) = self.pid() {
             kill(signal, &[pid]);
         }
+    }
+
+    /// Sets one of its limits while it runs, as `prlimit` names it: descriptors, or bytes of data. Answers what it was.
+    pub fn limit(&self, what: &str, most: &str) -> Result<String, Trouble> {
+        let pid = self.pid().unwrap_or_default();
+        let prlimit = |arguments: &[&str]| {
+            let run = Command::new("prlimit")
+                .arg(format!("--pid={pid}"))
+                .args(arguments)
+                .env("PATH", super::path())
+                .output()
+                .map_err(Trouble::io("run", "prlimit"))?;
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+            match run.status.success() {
+                true => Ok(text(&run.stdout)),
+                false => Err(Trouble::Failed(
+                    "prlimit".to_owned(),
+                    "failed",
+                    text(&run.stderr),
+                )),
+            }
+        };
+        let before = prlimit(&[&format!("--{what}"), "--output=SOFT", "--noheadings"])?;
+        // The soft limit: only that may be raised again by everybody.
+        prlimit(&[&format!("--{what}={most}:")])?;
+        Ok(before)
+    }
+
+    /// Processor time that it has used.
+    #[must_use]
+    pub fn processor_time(&self) -> Duration {
+        let of = |pid: u32| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            let (_, fields) = stat.rsplit_once(')')?;
+            let ticks = fields.split_whitespace().skip(11).take(2);
+            Some(
+                ticks
+                    .filter_map(|ticks| ticks.parse::<u64>().ok())
+                    .sum::<u64>(),
+            )
+        };
+        // A hundredth of a second each, on every Linux that there is.
+        let ticks = self.pid().and_then(of).unwrap_or_default();
+        Duration::from_millis(ticks * 10)
     }
 
     /// Waits for its end; `None` if it still runs.
@@ -157,8 +214,9 @@ pub(super) fn kill(signal: &str, pids: &[u32]) {
     let _ended = Command::new("sh").args(["-c", &script]).status();
 }
 
+/// Whether the rig may do what only root may.
 #[must_use]
-pub(super) fn is_root() -> bool {
+pub fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }

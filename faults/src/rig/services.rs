@@ -1,6 +1,7 @@
 //! Real Redis and PostgreSQL, with data in the rig's folder: stopped, started, paused and crashed at will.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -23,6 +24,12 @@ const OPTIONS: [&str; 5] = [
     "full_page_writes=off",
 ];
 
+/// Nodes are no superusers.
+const ROLE: [&str; 2] = [
+    "CREATE ROLE bellhop LOGIN",
+    "GRANT ALL ON SCHEMA public TO bellhop",
+];
+
 pub struct Redis {
     pub process: Process,
     pub address: SocketAddr,
@@ -30,22 +37,27 @@ pub struct Redis {
 
 impl Redis {
     pub async fn start(folder: &Path) -> Result<Self, Trouble> {
-        let address = free_address()?;
-        let arguments = format!("--port {} --bind 127.0.0.1 --appendonly no", address.port());
-        let mut arguments: Vec<_> = arguments.split(' ').map(str::to_owned).collect();
+        let redis = Self::new(folder, "redis", free_address()?, "--appendonly no");
+        redis.begin().await?;
+        Ok(redis)
+    }
+
+    /// Of this name, with these arguments beside its address; not started yet.
+    pub(super) fn new(folder: &Path, name: &str, address: SocketAddr, arguments: &str) -> Self {
+        let own = format!("--port {} --bind 127.0.0.1", address.port());
+        let arguments = arguments.split(' ').chain(own.split(' '));
+        let mut arguments: Vec<_> = arguments.map(str::to_owned).collect();
         arguments.extend(["--save".to_owned(), String::new()]);
         let process = Process::new(Spec {
-            name: "redis".to_owned(),
+            name: name.to_owned(),
             program: "redis-server".into(),
             arguments,
             folder: folder.to_owned(),
-            log: folder.join("redis.log"),
+            log: folder.join(format!("{name}.log")),
             end_signal: "TERM",
             ..Spec::default()
         });
-        let redis = Self { process, address };
-        redis.begin().await?;
-        Ok(redis)
+        Self { process, address }
     }
 
     /// Starts it, empty, and waits until it answers.
@@ -85,22 +97,18 @@ impl Redis {
 
 pub struct Postgres {
     pub process: Process,
+    /// Takes its place at the same address, from a copy of its data.
+    standby: Process,
+    copy: PathBuf,
     pub address: SocketAddr,
 }
 
 impl Postgres {
     pub async fn start(folder: &Path) -> Result<Self, Trouble> {
         let binaries = binaries()?;
-        let data = folder.join("postgres");
-        std::fs::create_dir(&data).map_err(Trouble::io("make the folder of", "postgres"))?;
+        let data = own_folder(folder, "postgres")?;
+        let copy = own_folder(folder, "standby")?;
         let user = "postgres".to_owned();
-        if super::process::is_root() {
-            let owned = Command::new("chown")
-                .args(["postgres:"])
-                .arg(&data)
-                .status();
-            owned.map_err(Trouble::io("hand over the folder of", "postgres"))?;
-        }
         let spec = |program: &str, arguments: Vec<String>| Spec {
             name: program.to_owned(),
             program: binaries.join(program),
@@ -113,7 +121,7 @@ impl Postgres {
         };
         let place = format!("--pgdata={}", data.display());
         let options = [
-            "--username=bellhop",
+            "--username=postgres",
             "--auth=trust",
             "--encoding=UTF8",
             "--no-locale",
@@ -131,26 +139,71 @@ impl Postgres {
         }
 
         let address = free_address()?;
-        let mut arguments = vec!["-D".to_owned(), data.display().to_string()];
-        arguments.extend(["-p".to_owned(), address.port().to_string()]);
-        for option in OPTIONS {
-            arguments.extend(["-c".to_owned(), option.to_owned()]);
-        }
+        let server = |data: &Path| {
+            let mut arguments = vec!["-D".to_owned(), data.display().to_string()];
+            arguments.extend(["-p".to_owned(), address.port().to_string()]);
+            for option in OPTIONS {
+                arguments.extend(["-c".to_owned(), option.to_owned()]);
+            }
+            Process::new(spec("postgres", arguments))
+        };
         let postgres = Self {
-            process: Process::new(spec("postgres", arguments)),
+            process: server(&data),
+            standby: server(&copy),
+            copy,
             address,
         };
         postgres.begin().await?;
+        for statement in ROLE {
+            postgres.ask(statement).await?;
+        }
         Ok(postgres)
+    }
+
+    /// A copy of what it has now, as an asynchronous standby that gets nothing more.
+    pub async fn fall_behind(&self) -> Result<(), Trouble> {
+        let copying = Process::new(Spec {
+            name: "pg_basebackup".to_owned(),
+            program: binaries()?.join("pg_basebackup"),
+            arguments: vec![
+                format!("--dbname=postgres://postgres@{}", self.address),
+                format!("--pgdata={}", self.copy.display()),
+                "--checkpoint=fast".to_owned(),
+            ],
+            folder: self.copy.clone(),
+            log: self.copy.with_extension("log"),
+            user: Some("postgres".to_owned()),
+            end_signal: "KILL",
+            ..Spec::default()
+        });
+        copying.start()?;
+        let ended = copying.ended(START).await;
+        if !ended.is_some_and(|status| status.success()) {
+            return Err(Trouble::of_process("failed", &copying));
+        }
+        let signal = self.copy.join("standby.signal");
+        std::fs::write(&signal, "").map_err(Trouble::io("write", "standby.signal"))
+    }
+
+    /// The standby becomes what the server was, which has died: what that had acknowledged since
+    /// [`fall_behind`](Self::fall_behind) is gone.
+    pub async fn fail_over(&self) -> Result<(), Trouble> {
+        self.standby.start()?;
+        self.answers(&self.standby).await?;
+        self.ask("SELECT pg_promote()").await.map(drop)
     }
 
     /// Starts it, with crash recovery where needed, and waits until it answers.
     pub async fn begin(&self) -> Result<(), Trouble> {
         self.process.start()?;
+        self.answers(&self.process).await
+    }
+
+    async fn answers(&self, process: &Process) -> Result<(), Trouble> {
         let until = Instant::now() + START;
         while self.ask("SELECT 1").await.is_err() {
-            if Instant::now() > until || self.process.pid().is_none() {
-                return Err(Trouble::of_process("did not start", &self.process));
+            if Instant::now() > until || process.pid().is_none() {
+                return Err(Trouble::of_process("did not start", process));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -162,9 +215,10 @@ impl Postgres {
         format!("postgres://bellhop@{address}/postgres")
     }
 
-    /// Asks the server itself, past all proxies; answers lines. At most 20 s.
+    /// Asks the server itself, past all proxies, as one who may everything; answers lines. At most 20 s.
     pub async fn ask(&self, statement: &str) -> Result<Vec<String>, Trouble> {
-        let (url, statement) = (self.url(self.address), statement.to_owned());
+        let url = format!("postgres://postgres@{}/postgres", self.address);
+        let statement = statement.to_owned();
         let asking = tokio::task::spawn_blocking(move || {
             Command::new("timeout")
                 .args([
@@ -206,6 +260,18 @@ impl Postgres {
         let pids: Vec<u32> = std::iter::once(first).chain(children).collect();
         kill(signal, &pids);
     }
+}
+
+/// A folder that PostgreSQL may use: it refuses to be root.
+pub(super) fn own_folder(folder: &Path, name: &str) -> Result<PathBuf, Trouble> {
+    let own = folder.join(name);
+    let made = std::fs::DirBuilder::new().mode(0o700).create(&own);
+    made.map_err(Trouble::io("make the folder", name))?;
+    if super::process::is_root() {
+        let owned = Command::new("chown").arg("postgres:").arg(&own).status();
+        owned.map_err(Trouble::io("hand over the folder", name))?;
+    }
+    Ok(own)
 }
 
 /// The newest PostgreSQL that is installed.

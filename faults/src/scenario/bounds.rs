@@ -5,6 +5,7 @@ use crate::check::Limits;
 /// Any single fault: what the promise says.
 pub(super) const PROMISE: Limits = Limits {
     lag_p99: Some(7_000),
+    lag_after_p99: Some(1_000),
     recovery_p99: None,
     recovery_max: None,
     publish_p99: None,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::Fault;
 use super::inject::Scene;
 use crate::history::Event;
-use crate::load::{Command, Publish, user_name};
+use crate::load::{Command, Crowd, Publish, user_name};
 use crate::proxy::{Class, Mode};
 use crate::tasks::Task;
 
@@ -16,6 +16,11 @@ const LONG: usize = 4_000;
 /// How often nodes closed a connection that did not take what it was sent.
 const CLOSED: &str =
     r#"bellhop_connections_closed_total{transport="websocket",reason="slow_consumer"}"#;
+const STATEMENTS: &str = "bellhop_socket_reads_total";
+const CROWD: usize = 10_000;
+/// In what time they come back, and until the last one has to be there.
+const COMING: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
 const BETWEEN_FLAPS: Duration = Duration::from_secs(2);
 const FLAP: Duration = Duration::from_millis(200);
 /// From the last loss of all connections to the last publish: clients come back just then.
@@ -73,13 +78,66 @@ impl Scene<'_> {
         }
     }
 
-    /// Everybody is thrown out, and comes back at the same time.
+    /// Everybody is thrown out, and comes back at the same time; the database is far away.
     pub(super) async fn storm(&mut self) {
+        const FAR: Mode = Mode::Delay {
+            delay: Duration::from_millis(25),
+            jitter: Duration::ZERO,
+        };
+        let postgres = |mode| {
+            let nodes = self.rig.nodes.iter();
+            nodes.for_each(|node| node.postgres.set(Class::Any, mode));
+        };
+        postgres(FAR);
         let fronts = || self.rig.nodes.iter().map(|node| &node.front);
         fronts().for_each(|front| front.set(Class::Any, Mode::Reset));
         tokio::time::sleep(FLAP).await;
         fronts().for_each(|front| front.set(Class::Any, Mode::Pass));
         self.lasts().await;
+        postgres(Mode::Pass);
+    }
+
+    /// Ten thousand more clients, all back within 5 s: what nodes ask the database for them.
+    pub(super) async fn crowd(&mut self) {
+        let nodes: Vec<_> = self.rig.nodes.iter().map(|node| node.listen).collect();
+        let crowd = Crowd::new(&self.load.cluster, &nodes, CROWD, &self.random);
+        let first = crowd.come(4 * COMING, PATIENCE).await;
+        self.expect(
+            &format!("{} of the crowd never came", first.late),
+            first.late == 0,
+        );
+        // So that what the feed asks is the same before and after.
+        let before = self.statements().await;
+        let back = crowd.come(COMING, PATIENCE).await;
+        let asked = self.statements().await - before;
+        let size = f64::from(u32::try_from(CROWD).unwrap_or(u32::MAX));
+        let what = format!(
+            "{CROWD} clients came back in {} ms, {} are late; {:.4} statements a client",
+            back.took.as_millis(),
+            back.late,
+            asked / size
+        );
+        self.expect(&what, back.late == 0 && asked / size <= 0.1);
+        self.rig.recorder.add(Event::Remark { what });
+    }
+
+    /// Statements that nodes have sent for sockets.
+    async fn statements(&self) -> f64 {
+        let mut sum = 0.0;
+        for node in &self.rig.nodes {
+            sum += node.metric(STATEMENTS).await.unwrap_or(f64::NAN);
+        }
+        sum
+    }
+
+    /// Polling devices ask the next node, each 2 s.
+    pub(super) async fn strays(&mut self) {
+        let stray = async || {
+            self.load.tell(Command::Stray, |_| true);
+            tokio::time::sleep(FLAP).await;
+            self.load.tell(Command::Live, |_| true);
+        };
+        self.each(BETWEEN_FLAPS, stray).await;
     }
 
     /// Each 2 s, for a moment, before all nodes.

@@ -25,8 +25,10 @@ pub struct Scenario {
     /// How long the fault lasts.
     pub seconds: u64,
     pub limits: Limits,
-    /// Among those of the short set.
-    pub short: bool,
+    /// The same in the short set; 0: not among it.
+    pub short: u64,
+    /// It can be had as root only.
+    pub needs_root: bool,
 }
 
 /// What is broken.
@@ -35,6 +37,8 @@ pub enum Fault {
     /// Nothing: what the others are compared with.
     None,
     NodesKilled,
+    /// Exactly when what it committed is not answered yet, and when it is answered and not announced.
+    KilledAfterCommit,
     NodeVanishes,
     NodesRoll,
     RedisDown,
@@ -46,23 +50,49 @@ pub enum Fault {
     PublishersSilent,
     OneNodeWithoutRedis,
     RedisRefuses,
+    /// Another password than nodes have.
+    RedisLocksOut,
+    Failover(Failover),
     BusFlooded,
     PostgresCrashes,
     PostgresStopped,
     PostgresSilent,
     BackendsTerminated,
     PostgresReadOnly,
+    /// No new connection is taken, and the old ones are ended.
+    PostgresCrowded,
+    DiskFull,
     RowLocked,
+    /// Many users at once, in one order and in the other.
+    Bulks,
+    /// An asynchronous standby takes over: what it had not got is gone.
+    HistoryLost,
+    ClocksDiffer,
+    FewDescriptors,
     SlowConsumers,
     Storm,
+    /// Ten thousand clients come back within 5 s.
+    Crowd,
     KeyStorm,
     Acts,
     Flaps,
     FramesCut,
+    /// Polls reach another node than the one that has the session.
+    Strays,
     /// Clients come back while Redis is slow, and then nothing more is published.
     LastWords,
     /// Random two of the others at a time.
     Cocktail,
+}
+
+/// How a Redis with sentinels gets another master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failover {
+    Killed,
+    /// By the sentinels, though nothing is wrong.
+    Asked,
+    /// Stopped, and back when the other one is long the master.
+    Silent,
 }
 
 impl Scenario {

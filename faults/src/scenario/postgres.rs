@@ -1,15 +1,20 @@
 //! Faults of PostgreSQL and of the way to it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::inject::Scene;
 use crate::history::Event;
-use crate::load::{Publish, user_name};
+use crate::load::{Bulk, Publish, user_name};
 use crate::proxy::{Class, Mode};
 use crate::rig::Trouble;
+use crate::tasks::Task;
 
 /// Until publishing works again.
 const BACK: Duration = Duration::from_secs(5);
+/// Users whom one request is for.
+const MANY: usize = 500;
+const BETWEEN_BULKS: Duration = Duration::from_secs(1);
 
 impl Scene<'_> {
     pub(super) async fn postgres_crashes(&mut self) -> Result<(), Trouble> {
@@ -74,6 +79,83 @@ impl Scene<'_> {
         };
         self.each(Duration::from_secs(1), terminate).await;
         self.publishes_again().await;
+    }
+
+    /// Others have taken all connections that nodes may have.
+    pub(super) async fn postgres_crowded(&mut self) -> Result<(), Trouble> {
+        const END: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'bellhop'";
+        let postgres = &self.rig.postgres;
+        postgres
+            .ask("ALTER ROLE bellhop CONNECTION LIMIT 0")
+            .await?;
+        postgres.ask(END).await?;
+        self.lasts().await;
+        postgres
+            .ask("ALTER ROLE bellhop CONNECTION LIMIT -1")
+            .await?;
+        self.publishes_again().await;
+        Ok(())
+    }
+
+    pub(super) async fn disk_full(&mut self) -> Result<(), Trouble> {
+        self.rig.fill_the_disk().await?;
+        self.lasts().await;
+        self.rig.empty_the_disk()?;
+        self.publishes_again().await;
+        Ok(())
+    }
+
+    /// Each node is sent the same users, in one order and in the other, while others publish to them.
+    pub(super) async fn bulks(&mut self) -> Result<(), Trouble> {
+        const DEADLOCKS: &str =
+            "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+        let users: Vec<_> = (0..MANY).map(user_name).collect();
+        let prefix = self.random.draw();
+        let mut under_way = Vec::new();
+        let until = std::time::Instant::now() + self.duration;
+        for round in 0_u64.. {
+            if std::time::Instant::now() > until {
+                break;
+            }
+            for node in 0..self.rig.nodes.len() {
+                let mut users = users.clone();
+                if !node.is_multiple_of(2) {
+                    users.reverse();
+                }
+                let bulk = Bulk {
+                    cluster: Arc::clone(&self.load.cluster),
+                    recorder: Arc::clone(&self.rig.recorder),
+                    key: format!("bulk-{prefix:x}-{round}-{node}/"),
+                    users,
+                    node,
+                    random: self.random.fork(round),
+                };
+                under_way.push(Task::start(bulk.run()));
+            }
+            tokio::time::sleep(BETWEEN_BULKS).await;
+        }
+        for bulk in under_way {
+            bulk.await;
+        }
+        // A server process tells what it counted a second later at the latest.
+        tokio::time::sleep(BETWEEN_BULKS).await;
+        let deadlocks = self.rig.postgres.ask(DEADLOCKS).await?;
+        self.expect(&format!("deadlocks: {deadlocks:?}"), deadlocks == ["0"]);
+        Ok(())
+    }
+
+    pub(super) async fn history_lost(&mut self) -> Result<(), Trouble> {
+        self.rig.postgres.fall_behind().await?;
+        self.lasts().await;
+        self.rig.postgres.process.signal("QUIT");
+        self.rig.postgres.process.ended(BACK).await;
+        // Until the last answers have arrived that tell of the old history.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        self.rig.recorder.add(Event::Restored {});
+        self.rig.postgres.fail_over().await?;
+        self.publishes_again().await;
+        self.lasts().await;
+        Ok(())
     }
 
     /// Somebody holds the lock of one user: the others do not notice.

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use super::Failover;
 use super::inject::Scene;
 use crate::proxy::{Class, Mode};
 use crate::rig::Trouble;
 
 /// Until every node says that its link to Redis is up and confirmed.
 const BACK: Duration = Duration::from_secs(3);
+/// Until sentinels have chosen another master.
+const ELECTION: Duration = Duration::from_secs(15);
 
 impl Scene<'_> {
     pub(super) async fn redis_down(&mut self) -> Result<(), Trouble> {
@@ -88,6 +91,50 @@ impl Scene<'_> {
         self.lasts().await;
         redis.command("ACL SETUSER default allchannels").await;
         self.is_up_again().await;
+    }
+
+    /// Another password, and whoever is connected is thrown out.
+    pub(super) async fn redis_locks_out(&mut self) {
+        let redis = &self.rig.redis;
+        redis
+            .command("CONFIG SET requirepass other\r\nAUTH other\r\nCLIENT KILL TYPE pubsub\r\nCLIENT KILL TYPE normal")
+            .await;
+        self.lasts().await;
+        redis
+            .command("AUTH other\r\nCONFIG SET requirepass \"\"")
+            .await;
+        self.is_up_again().await;
+    }
+
+    pub(super) async fn failover(&mut self, how: Failover) -> Result<(), Trouble> {
+        let (Some(sentinels), master) = (&self.rig.sentinels, &self.rig.redis) else {
+            return Ok(());
+        };
+        match how {
+            Failover::Killed => master.process.signal("KILL"),
+            Failover::Asked => sentinels.fail_over().await,
+            Failover::Silent => master.process.signal("STOP"),
+        }
+        let another = async || {
+            let now = sentinels.master().await;
+            now.is_some_and(|now| now != master.address)
+        };
+        let another = self.comes(ELECTION, another).await;
+        self.expect("the sentinels name another master", another);
+        self.is_up_again().await;
+        self.lasts().await;
+        match how {
+            Failover::Killed => {
+                master.process.ended(ELECTION).await;
+                master.begin().await?;
+            }
+            Failover::Asked => {}
+            Failover::Silent => master.process.signal("CONT"),
+        }
+        // It becomes a replica, and whoever still listens to it is thrown out.
+        self.lasts().await;
+        self.is_up_again().await;
+        Ok(())
     }
 
     /// A node that does not read while much is said to it: Redis cuts it off, or it falls behind.

@@ -18,6 +18,7 @@ use crate::rig::{Plan, Rig, Trouble};
 const GATHERING: Duration = Duration::from_secs(40);
 /// The load without a fault, before it and after it.
 const LEAD: Duration = Duration::from_secs(10);
+const SHORT_LEAD: Duration = Duration::from_secs(3);
 const TAIL: Duration = Duration::from_secs(5);
 /// Until all devices are at the head after the load.
 const REST: Duration = Duration::from_secs(20);
@@ -33,6 +34,8 @@ pub struct Options {
     pub size: Size,
     /// Instead of the scenario's own.
     pub seconds: Option<u64>,
+    /// As in the short set: shorter faults, a shorter load before them, and nodes that leave quickly.
+    pub short: bool,
     /// Where histories are written.
     pub folder: PathBuf,
     /// Keeps the rig's folder, logs and data.
@@ -55,7 +58,11 @@ pub async fn run(scenario: &Scenario, options: &Options) -> Result<Outcome, Trou
     let recorder = Recorder::create(&history);
     let recorder =
         Arc::new(recorder.map_err(Trouble::io("write", &history.display().to_string()))?);
-    let duration = Duration::from_secs(options.seconds.unwrap_or(scenario.seconds));
+    let own = match options.short && scenario.short > 0 {
+        true => scenario.short,
+        false => scenario.seconds,
+    };
+    let duration = Duration::from_secs(options.seconds.unwrap_or(own));
 
     let playing = play(scenario, options, duration, Arc::clone(&recorder));
     let played = tokio::time::timeout(LIMIT + duration, playing).await;
@@ -86,11 +93,17 @@ async fn play(
     recorder: Arc<Recorder>,
 ) -> Result<Option<PathBuf>, Trouble> {
     let random = Random::new(options.seed);
+    let settings: &[_] = match options.short {
+        true => &[("BELLHOP_DRAIN_SECONDS", "5")],
+        false => &[],
+    };
     let plan = Plan {
         program: &options.program,
         nodes: options.nodes,
         seed: options.seed,
-        settings: &[],
+        settings,
+        sentinels: matches!(scenario.fault, Fault::Failover(_)),
+        clocks: scenario.fault == Fault::ClocksDiffer,
     };
     recorder.add(Event::Run {
         scenario: scenario.id.to_owned(),
@@ -113,7 +126,8 @@ async fn play(
     }
 
     load.start_publishing(format!("{}-{}", scenario.id, options.seed));
-    tokio::time::sleep(LEAD).await;
+    let lead = if options.short { SHORT_LEAD } else { LEAD };
+    tokio::time::sleep(lead).await;
     rig.measure(true);
     let mut scene = Scene {
         rig: &rig,

@@ -4,7 +4,7 @@ use super::bounds::{
     BUS, DATABASE_DOWN, DATABASE_SILENT, FLAPS, NODE, PROMISE, REDIS_DOWN, ROLL, STORM,
     SUBSCRIBERS_KILLED, UNNOTICED, VANISHED,
 };
-use super::{Fault, Scenario};
+use super::{Failover, Fault, Scenario};
 use crate::check::Limits;
 
 const fn row(
@@ -20,13 +20,22 @@ const fn row(
         fault,
         seconds,
         limits,
-        short: false,
+        short: 0,
+        needs_root: false,
     }
 }
 
-const fn short(scenario: Scenario) -> Scenario {
+/// Also in the short set, for so many seconds there.
+const fn short(seconds: u64, scenario: Scenario) -> Scenario {
     Scenario {
-        short: true,
+        short: seconds,
+        ..scenario
+    }
+}
+
+const fn as_root(scenario: Scenario) -> Scenario {
+    Scenario {
+        needs_root: true,
         ..scenario
     }
 }
@@ -34,13 +43,23 @@ const fn short(scenario: Scenario) -> Scenario {
 /// All scenarios, in the order in which they run.
 pub const ALL: &[Scenario] = &[
     row("F0", "nothing is broken", Fault::None, 10, UNNOTICED),
-    short(row(
-        "F1",
-        "kill -9 of a node, and of the next 10 s later",
-        Fault::NodesKilled,
-        20,
+    short(
+        10,
+        row(
+            "F1",
+            "kill -9 of a node, and of the next 10 s later",
+            Fault::NodesKilled,
+            20,
+            NODE,
+        ),
+    ),
+    row(
+        "F1b",
+        "kill -9 between commit and answer; between answer and announcement",
+        Fault::KilledAfterCommit,
+        10,
         NODE,
-    )),
+    ),
     row(
         "F1c",
         "a node vanishes (no RST)",
@@ -48,34 +67,46 @@ pub const ALL: &[Scenario] = &[
         30,
         VANISHED,
     ),
-    short(row(
-        "F2",
-        "SIGTERM to each node in turn",
-        Fault::NodesRoll,
-        60,
-        ROLL,
-    )),
-    short(row(
-        "F3",
-        "Redis SHUTDOWN, and back empty",
-        Fault::RedisDown,
-        10,
-        REDIS_DOWN,
-    )),
-    short(row(
-        "F4",
-        "CLIENT KILL TYPE pubsub each 500 ms",
-        Fault::SubscribersKilled,
-        10,
-        SUBSCRIBERS_KILLED,
-    )),
-    short(row("F5", "Redis SIGSTOP", Fault::RedisStopped, 20, BUS)),
-    row(
-        "F5b",
-        "CLIENT PAUSE ALL",
-        Fault::RedisPaused("ALL"),
-        10,
-        BUS,
+    short(
+        20,
+        row(
+            "F2",
+            "SIGTERM to each node in turn",
+            Fault::NodesRoll,
+            60,
+            ROLL,
+        ),
+    ),
+    short(
+        6,
+        row(
+            "F3",
+            "Redis SHUTDOWN, and back empty",
+            Fault::RedisDown,
+            10,
+            REDIS_DOWN,
+        ),
+    ),
+    short(
+        5,
+        row(
+            "F4",
+            "CLIENT KILL TYPE pubsub each 500 ms",
+            Fault::SubscribersKilled,
+            10,
+            SUBSCRIBERS_KILLED,
+        ),
+    ),
+    short(6, row("F5", "Redis SIGSTOP", Fault::RedisStopped, 20, BUS)),
+    short(
+        5,
+        row(
+            "F5b",
+            "CLIENT PAUSE ALL",
+            Fault::RedisPaused("ALL"),
+            10,
+            BUS,
+        ),
     ),
     row(
         "F5c",
@@ -113,6 +144,27 @@ pub const ALL: &[Scenario] = &[
         BUS,
     ),
     row(
+        "F7",
+        "kill -9 of the Redis master, Sentinel",
+        Fault::Failover(Failover::Killed),
+        8,
+        BUS,
+    ),
+    row(
+        "F7b",
+        "SENTINEL FAILOVER",
+        Fault::Failover(Failover::Asked),
+        8,
+        BUS,
+    ),
+    row(
+        "F7c",
+        "the Redis master stopped, and back as a replica",
+        Fault::Failover(Failover::Silent),
+        8,
+        BUS,
+    ),
+    row(
         "F8",
         "a node stopped while its channels are flooded",
         Fault::BusFlooded,
@@ -126,13 +178,23 @@ pub const ALL: &[Scenario] = &[
         10,
         REDIS_DOWN,
     ),
-    short(row(
-        "F9",
-        "PostgreSQL crashes, down 10 s",
-        Fault::PostgresCrashes,
+    row(
+        "F8c",
+        "Redis has another password",
+        Fault::RedisLocksOut,
         10,
-        DATABASE_DOWN,
-    )),
+        REDIS_DOWN,
+    ),
+    short(
+        5,
+        row(
+            "F9",
+            "PostgreSQL crashes, down 10 s",
+            Fault::PostgresCrashes,
+            10,
+            DATABASE_DOWN,
+        ),
+    ),
     row(
         "F10",
         "PostgreSQL stopped (SIGSTOP of all)",
@@ -162,6 +224,20 @@ pub const ALL: &[Scenario] = &[
         DATABASE_DOWN,
     ),
     row(
+        "F10e",
+        "PostgreSQL takes no connection more, and ends the others",
+        Fault::PostgresCrowded,
+        10,
+        DATABASE_DOWN,
+    ),
+    as_root(row(
+        "F10f",
+        "the disk of PostgreSQL is full",
+        Fault::DiskFull,
+        10,
+        DATABASE_DOWN,
+    )),
+    row(
         "F11",
         "the row of one user locked",
         Fault::RowLocked,
@@ -171,6 +247,23 @@ pub const ALL: &[Scenario] = &[
             lost_connections: Some(0),
             ..PROMISE
         },
+    ),
+    row(
+        "F11b",
+        "500 users at once from each node, in both orders",
+        Fault::Bulks,
+        10,
+        Limits {
+            lost_connections: Some(0),
+            ..PROMISE
+        },
+    ),
+    row(
+        "F11c",
+        "PostgreSQL fails over to a standby that is 10 s behind",
+        Fault::HistoryLost,
+        10,
+        DATABASE_DOWN,
     ),
     row(
         "F12",
@@ -184,18 +277,35 @@ pub const ALL: &[Scenario] = &[
     ),
     row(
         "F13",
-        "all connections reset at once",
+        "all connections reset at once, the database 50 ms away",
         Fault::Storm,
         5,
         STORM,
     ),
-    short(row(
-        "F15",
-        "50 requests of one key on all nodes; kill -9 meanwhile",
-        Fault::KeyStorm,
-        10,
-        NODE,
-    )),
+    row(
+        "F13b",
+        "10 000 more clients, all back within 5 s",
+        Fault::Crowd,
+        5,
+        PROMISE,
+    ),
+    row(
+        "F14",
+        "clocks 10 min ahead and behind; one goes back 1 h",
+        Fault::ClocksDiffer,
+        20,
+        UNNOTICED,
+    ),
+    short(
+        5,
+        row(
+            "F15",
+            "50 requests of one key on all nodes; kill -9 meanwhile",
+            Fault::KeyStorm,
+            10,
+            NODE,
+        ),
+    ),
     row(
         "F16",
         "reads, read-all, deletes while devices come and go",
@@ -223,6 +333,20 @@ pub const ALL: &[Scenario] = &[
         Fault::LastWords,
         10,
         FLAPS,
+    ),
+    row(
+        "F18d",
+        "polls reach another node than the session's, each 2 s",
+        Fault::Strays,
+        10,
+        FLAPS,
+    ),
+    row(
+        "F19",
+        "no descriptors while clients come; no disk for logs; 256 MB",
+        Fault::FewDescriptors,
+        15,
+        PROMISE,
     ),
     row(
         "F20",
