@@ -1,6 +1,7 @@
 # What people run and what CI runs are the same commands; `make help` lists them.
 
 .DEFAULT_GOAL := help
+RIG = exec "$${CARGO_TARGET_DIR:-target}/debug/faults" run --faults "$(FAULTS)" --seed "$(or $(SEED),1)" $(if $(SECONDS),--seconds "$(SECONDS)")
 .PHONY: help run cluster test check fuzz-api faults bench
 
 help: ## this list
@@ -29,8 +30,14 @@ bench: ## two release nodes under load (REPS, USERS, SECS and STEPS may be set);
 	@scripts/install.sh build services
 	@scripts/bench.sh
 
-faults: ## real nodes broken on purpose, and the table of what held (FAULTS="F1 F3", SEED, SECONDS, SCALE in percent; SHORT=1: the short set)
+faults: ## real nodes broken on purpose, and the table of what held (FAULTS="F1 F3", SEED, SECONDS, SCALE in percent; SHORT=1: the short set, on a debug build)
+ifdef SHORT
 	@scripts/install.sh build services
 	@cargo build --quiet --locked -p bellhop -p faults
-	@exec "$${CARGO_TARGET_DIR:-target}/debug/faults" run --bellhop "$${CARGO_BIN:-$${CARGO_TARGET_DIR:-target}/debug/bellhop}" \
-		--faults "$(FAULTS)" --seed "$(or $(SEED),1)" --scale "$(or $(SCALE),25)" $(if $(SECONDS),--seconds "$(SECONDS)") $(if $(SHORT),--short) $(ARGS)
+	@$(RIG) --bellhop "$${CARGO_BIN:-$${CARGO_TARGET_DIR:-target}/debug/bellhop}" --short --scale "$(or $(SCALE),25)" $(ARGS)
+else
+	@scripts/install.sh build services faults
+	@cargo build --quiet --locked -p faults
+	@[ -n "$${CARGO_BIN:-}" ] || cargo build --quiet --locked --release -p bellhop
+	@$(RIG) --bellhop "$${CARGO_BIN:-$${CARGO_TARGET_DIR:-target}/release/bellhop}" --scale "$(or $(SCALE),100)" $(ARGS)
+endif

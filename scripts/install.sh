@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what a purpose needs and the machine lacks, Debian packages and libraries of clients: install.sh build | services | balancer | clients | schemathesis …
+# Installs what a purpose needs and the machine lacks, Debian packages and libraries of clients: install.sh build | services | faults | balancer | clients | schemathesis …
 set -eu
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
@@ -25,6 +25,8 @@ for purpose in "$@"; do
         need redis-cli redis-tools
         need psql postgresql-client
         ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql" ;;
+    faults)
+        ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing="$missing faketime" ;;
     balancer)
         need haproxy haproxy
         need curl curl ;;

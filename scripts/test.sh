@@ -6,3 +6,4 @@ TEST_STORE=sqlite cargo test --locked --workspace
 echo "again, on PostgreSQL and Redis:"
 TEST_STORE=postgres cargo test --locked --test it -- --skip store:: --skip bus:: --skip commands:: --skip agreement::
 scripts/test-clients.sh
+make --no-print-directory faults SHORT=1

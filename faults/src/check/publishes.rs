@@ -60,6 +60,12 @@ fn real_time_order(facts: &Facts<'_>, rows: &Rows<'_>, found: &mut Found) {
         if publish.invoked != number {
             continue; // a repeat
         }
+        // Begun in one history and answered by another, it has its place in neither.
+        let later = |line: usize| facts.restored.is_some_and(|(restored, _)| line > restored);
+        let answer = publish.answers.first();
+        if answer.is_some_and(|answer| later(answer.line) != later(number)) {
+            continue;
+        }
         let answered = publish.answers.first().map(|answer| answer.seq);
         let stored = || Some(rows.get(key.as_str())?.first()?.1.created_seq);
         let before = acknowledged.get(user.as_str());
