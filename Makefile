@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 RIG = exec "$${CARGO_TARGET_DIR:-target}/debug/faults" run --faults "$(FAULTS)" --seed "$(or $(SEED),1)" $(if $(SECONDS),--seconds "$(SECONDS)")
-.PHONY: help run cluster test check fuzz-api faults bench
+.PHONY: help run cluster test check fuzz-api faults bugs bench
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1@\2/p' Makefile | while IFS=@ read -r name what; do printf '%-14s %s\n' "$$name" "$$what"; done
@@ -41,3 +41,6 @@ else
 	@[ -n "$${CARGO_BIN:-}" ] || cargo build --quiet --locked --release -p bellhop
 	@$(RIG) --bellhop "$${CARGO_BIN:-$${CARGO_TARGET_DIR:-target}/release/bellhop}" --scale "$(or $(SCALE),100)" $(ARGS)
 endif
+
+bugs: ## known defects built in on purpose: each has to be found by a scenario (BUGS="no-feed", SCALE; ALL=1: the whole matrix)
+	@scripts/bugs.sh

@@ -15,7 +15,7 @@ mod world;
 use faults::check::{Check, Limits, Report, check};
 use faults::history::{Event, Line};
 use faults::random::Random;
-use world::good_history;
+use world::{good_history, restored_history};
 
 const SEEDS: u64 = 40;
 
@@ -111,6 +111,44 @@ fn a_good_history_passes() {
         deliveries += report.figures.delivered;
     }
     assert!(deliveries > 4_000, "{deliveries}");
+}
+
+#[test]
+fn what_another_history_undid_is_not_lost_and_nobody_may_go_on_from_it() {
+    let is_reset =
+        |line: &Line| matches!(&line.event, Event::Refresh { reason, .. } if reason == "reset");
+    for seed in 0..SEEDS {
+        let good = restored_history(seed);
+        assert_eq!(check(&good, &LIMITS).violations, [], "seed {seed}");
+
+        let told = good.iter().position(is_reset).unwrap();
+        let mut untold = good.clone();
+        untold.remove(told);
+        assert!(
+            check(&untold, &LIMITS).of(Check::Converged) > 0,
+            "seed {seed}"
+        );
+        let mut told_twice = good.clone();
+        told_twice.insert(told, good[told].clone());
+        assert!(
+            check(&told_twice, &LIMITS).of(Check::Converged) > 0,
+            "seed {seed}"
+        );
+
+        // What was acknowledged by the new history has to be in it.
+        let acknowledged = |line: &Line| matches!(line.event, Event::Ok { .. });
+        let last = good.iter().rfind(|line| acknowledged(line)).unwrap();
+        let Event::Ok { id: lost, .. } = &last.event else {
+            panic!("not an acknowledgement")
+        };
+        let mut corrupted = good.clone();
+        corrupted
+            .retain(|line| !matches!(&line.event, Event::DatabaseRow { id, .. } if id == lost));
+        assert!(
+            check(&corrupted, &LIMITS).of(Check::Acknowledged) > 0,
+            "seed {seed}"
+        );
+    }
 }
 
 #[test]

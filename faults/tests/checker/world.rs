@@ -18,6 +18,7 @@ struct Device {
 }
 
 struct World {
+    restores: bool,
     random: Random,
     at: u64,
     lines: Vec<Line>,
@@ -28,7 +29,17 @@ struct World {
 
 /// The history of a run in which everything was as promised, faults included.
 pub(crate) fn good_history(seed: u64) -> Vec<Line> {
+    history(seed, false)
+}
+
+/// The same, with an older copy of the database in its place from some time on.
+pub(crate) fn restored_history(seed: u64) -> Vec<Line> {
+    history(seed, true)
+}
+
+fn history(seed: u64, restores: bool) -> Vec<Line> {
     let mut world = World {
+        restores,
         random: Random::new(seed),
         at: 0,
         lines: Vec::new(),
@@ -74,6 +85,14 @@ impl World {
                 let fault = "F".to_owned();
                 self.add(Event::FaultStop { fault });
             }
+            if publish == PUBLISHES * 5 / 8 && self.restores {
+                self.restore();
+            }
+            if publish == PUBLISHES * 3 / 4 {
+                self.connect_all();
+                // Nothing of the fault is felt any more.
+                self.at += 3_500_000;
+            }
             self.publish(publish);
             let device = self.random.below(self.devices.len());
             if self.devices[device].online && self.random.below(10) == 0 {
@@ -82,10 +101,46 @@ impl World {
                 self.connect(device);
             }
         }
+        self.connect_all();
+    }
+
+    fn connect_all(&mut self) {
         for device in 0..self.devices.len() {
             if !self.devices[device].online {
                 self.connect(device);
             }
+        }
+    }
+
+    /// The last of each user is gone, and all are told.
+    fn restore(&mut self) {
+        self.connect_all();
+        self.add(Event::Restored {});
+        for items in self.stored.values_mut() {
+            items.pop();
+        }
+        for device in 0..self.devices.len() {
+            let (name, user) = (
+                self.devices[device].name.clone(),
+                self.devices[device].user.clone(),
+            );
+            let items = self.stored[&user].clone();
+            let head = items.len() as u64;
+            self.add(Event::Refresh {
+                device: name.clone(),
+                user: user.clone(),
+                reason: "reset".to_owned(),
+                seq: head,
+            });
+            self.add(Event::List {
+                device: name,
+                user,
+                seq: head,
+                unread: head,
+                items: items.clone(),
+            });
+            self.devices[device].items = items;
+            self.devices[device].last_seq = head;
         }
     }
 
