@@ -27,6 +27,7 @@ pub(crate) fn line(scenario: &Scenario, report: &Report) {
     let figures = &report.figures;
     let Limits {
         lag_p99,
+        lag_max,
         recovery_p99,
         recovery_max,
         publish_p99,
@@ -35,6 +36,7 @@ pub(crate) fn line(scenario: &Scenario, report: &Report) {
     let mut bounds = Vec::new();
     for (name, bound) in [
         ("lag p99", lag_p99),
+        ("lag max", lag_max),
         ("recovery p99", recovery_p99),
         ("recovery max", recovery_max),
         ("publish p99", publish_p99),

@@ -82,7 +82,9 @@ pub struct Violation {
 pub struct Limits {
     /// From an acknowledgement to a device whose connection lasted meanwhile, for publishes during the fault: the 99th percentile.
     pub lag_p99: Option<u64>,
-    /// The same for publishes from 3 s after the fault on: whether all is as it was.
+    /// The longest.
+    pub lag_max: Option<u64>,
+    /// The 99th percentile for publishes from 3 s after the fault on: whether all is as it was.
     pub lag_after_p99: Option<u64>,
     /// From a lost connection to being synced again: the 99th percentile, and the longest.
     pub recovery_p99: Option<u64>,

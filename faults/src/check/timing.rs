@@ -26,6 +26,7 @@ pub(super) fn check(facts: &Facts<'_>, limits: &Limits, figures: &mut Figures, f
         }
     };
     bound("lag p99 in ms", figures.lag.p99, limits.lag_p99);
+    bound("lag max in ms", figures.lag.max, limits.lag_max);
     bound(
         "recovery p99 in ms",
         figures.recovery.p99,

@@ -5,6 +5,7 @@ use crate::check::Limits;
 /// Any single fault: what the promise says.
 pub(super) const PROMISE: Limits = Limits {
     lag_p99: Some(7_000),
+    lag_max: None,
     lag_after_p99: Some(1_000),
     recovery_p99: None,
     recovery_max: None,
@@ -74,4 +75,10 @@ pub(super) const STORM: Limits = Limits {
 pub(super) const FLAPS: Limits = Limits {
     recovery_p99: Some(5_000),
     ..PROMISE
+};
+
+/// No one waits for the feed, but only for the slow way.
+pub(super) const SLOW_SUBSCRIBING: Limits = Limits {
+    lag_max: Some(2_000),
+    ..FLAPS
 };

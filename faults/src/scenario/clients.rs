@@ -151,17 +151,18 @@ impl Scene<'_> {
         self.each(BETWEEN_FLAPS, flap).await;
     }
 
-    /// Clients come back while the way to Redis is long, so that much is published between what a node reads and what
+    /// Clients come back while it takes long to subscribe, so that much is published between what a node reads and what
     /// it hears; then silence, so that no later message tells of what was missed.
     pub(super) async fn last_words(&mut self) {
         const FAR: Mode = Mode::Delay {
-            delay: Duration::from_millis(150),
+            // There and back less than the second that a client is made to wait for it.
+            delay: Duration::from_millis(400),
             jitter: Duration::from_millis(50),
         };
         self.rig
             .nodes
             .iter()
-            .for_each(|node| node.redis.set(Class::Any, FAR));
+            .for_each(|node| node.redis.set(Class::Subscriber, FAR));
         self.lasts().await;
         // Once only: a node keeps a subscription for a while after its last device has gone.
         let fronts = || self.rig.nodes.iter().map(|node| &node.front);

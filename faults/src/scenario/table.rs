@@ -1,8 +1,8 @@
 //! The fault matrix, as a table: id, what is done, for how long, and the bounds.
 
 use super::bounds::{
-    BUS, DATABASE_DOWN, DATABASE_SILENT, FLAPS, NODE, PROMISE, REDIS_DOWN, ROLL, STORM,
-    SUBSCRIBERS_KILLED, UNNOTICED, VANISHED,
+    BUS, DATABASE_DOWN, DATABASE_SILENT, FLAPS, NODE, PROMISE, REDIS_DOWN, ROLL, SLOW_SUBSCRIBING,
+    STORM, SUBSCRIBERS_KILLED, UNNOTICED, VANISHED,
 };
 use super::{Failover, Fault, Scenario};
 use crate::check::Limits;
@@ -329,10 +329,10 @@ pub const ALL: &[Scenario] = &[
     ),
     row(
         "F18c",
-        "clients come back while Redis is slow, then silence",
+        "clients come back while it takes long to subscribe, then silence",
         Fault::LastWords,
         10,
-        FLAPS,
+        SLOW_SUBSCRIBING,
     ),
     row(
         "F18d",

@@ -21,6 +21,7 @@ const SEEDS: u64 = 40;
 
 const LIMITS: Limits = Limits {
     lag_p99: Some(2_000),
+    lag_max: Some(2_500),
     lag_after_p99: Some(1_000),
     recovery_p99: Some(4_000),
     recovery_max: Some(4_000),
