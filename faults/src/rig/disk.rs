@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::Trouble;
+use super::process::said;
 use super::services::own_folder;
 
 const MEGABYTES: usize = 64;
@@ -20,15 +21,11 @@ impl Disk {
     pub(super) fn mount(within: &Path) -> Result<Self, Trouble> {
         let mounted = own_folder(within, "disk")?;
         let size = format!("size={MEGABYTES}m,mode=755");
-        let mount = Command::new("mount")
+        let mut mount = Command::new("mount");
+        mount
             .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
-            .arg(&mounted)
-            .output()
-            .map_err(Trouble::io("run", "mount"))?;
-        if !mount.status.success() {
-            let said = String::from_utf8_lossy(&mount.stderr).into_owned();
-            return Err(Trouble::Failed("mount".to_owned(), "failed", said));
-        }
+            .arg(&mounted);
+        said("mount", &mut mount)?;
         let folder = own_folder(&mounted, "tablespace")?;
         Ok(Self { mounted, folder })
     }

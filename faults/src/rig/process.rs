@@ -111,26 +111,14 @@ impl Process {
     pub fn limit(&self, what: &str, most: &str) -> Result<String, Trouble> {
         let pid = self.pid().unwrap_or_default();
         let prlimit = |arguments: &[&str]| {
-            let run = Command::new("prlimit")
-                .arg(format!("--pid={pid}"))
-                .args(arguments)
-                .env("PATH", super::path())
-                .output()
-                .map_err(Trouble::io("run", "prlimit"))?;
-            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-            match run.status.success() {
-                true => Ok(text(&run.stdout)),
-                false => Err(Trouble::Failed(
-                    "prlimit".to_owned(),
-                    "failed",
-                    text(&run.stderr),
-                )),
-            }
+            let mut command = Command::new("prlimit");
+            command.arg(format!("--pid={pid}")).args(arguments);
+            said("prlimit", command.env("PATH", super::path()))
         };
         let before = prlimit(&[&format!("--{what}"), "--output=SOFT", "--noheadings"])?;
         // The soft limit: only that may be raised again by everybody.
         prlimit(&[&format!("--{what}={most}:")])?;
-        Ok(before)
+        Ok(before.trim().to_owned())
     }
 
     /// Processor time that it has used.
@@ -169,6 +157,16 @@ impl Process {
         }
     }
 
+    /// Starts it, and waits until it has done what it is there for.
+    pub(super) async fn succeeds(&self, within: Duration) -> Result<(), Trouble> {
+        self.start()?;
+        let ended = self.ended(within).await;
+        match ended.is_some_and(|status| status.success()) {
+            true => Ok(()),
+            false => Err(Trouble::of_process("failed", self)),
+        }
+    }
+
     /// What it has written so far.
     #[must_use]
     pub fn log(&self) -> String {
@@ -200,6 +198,20 @@ impl Drop for Process {
         // Both fail when it has ended.
         let _ended = child.kill();
         let _ended = child.wait();
+    }
+}
+
+/// Runs a command to its end, and answers what it said.
+pub(super) fn said(name: &'static str, command: &mut Command) -> Result<String, Trouble> {
+    let output = command.output().map_err(Trouble::io("run", name))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match output.status.success() {
+        true => Ok(text(&output.stdout)),
+        false => Err(Trouble::Failed(
+            name.to_owned(),
+            "failed",
+            text(&output.stderr),
+        )),
     }
 }
 

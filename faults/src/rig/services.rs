@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::process::{Process, Spec, kill};
+use super::process::{Process, Spec, kill, said};
 use super::{Trouble, free_address, path};
 
 const START: Duration = Duration::from_secs(30);
@@ -129,14 +129,7 @@ impl Postgres {
         let mut arguments = vec![place];
         arguments.extend(options.map(str::to_owned));
         let making = Process::new(spec("initdb", arguments));
-        making.start()?;
-        if !making
-            .ended(START)
-            .await
-            .is_some_and(|status| status.success())
-        {
-            return Err(Trouble::of_process("failed", &making));
-        }
+        making.succeeds(START).await?;
 
         let address = free_address()?;
         let server = |data: &Path| {
@@ -176,11 +169,7 @@ impl Postgres {
             end_signal: "KILL",
             ..Spec::default()
         });
-        copying.start()?;
-        let ended = copying.ended(START).await;
-        if !ended.is_some_and(|status| status.success()) {
-            return Err(Trouble::of_process("failed", &copying));
-        }
+        copying.succeeds(START).await?;
         let signal = self.copy.join("standby.signal");
         std::fs::write(&signal, "").map_err(Trouble::io("write", "standby.signal"))
     }
@@ -220,30 +209,17 @@ impl Postgres {
         let url = format!("postgres://postgres@{}/postgres", self.address);
         let statement = statement.to_owned();
         let asking = tokio::task::spawn_blocking(move || {
-            Command::new("timeout")
-                .args([
-                    "20",
-                    "psql",
-                    "-XAtq",
-                    "-v",
-                    "ON_ERROR_STOP=1",
-                    &url,
-                    "-c",
-                    &statement,
-                ])
-                .env("PATH", path())
-                .env("PGCONNECT_TIMEOUT", "2")
-                .output()
+            let mut psql = Command::new("timeout");
+            psql.args(["20", "psql", "-XAtq", "-v", "ON_ERROR_STOP=1"]);
+            psql.args([&url, "-c", &statement]);
+            said(
+                "psql",
+                psql.env("PATH", path()).env("PGCONNECT_TIMEOUT", "2"),
+            )
         });
-        let output = asking
+        let text = asking
             .await
-            .map_err(|_panic| Trouble::Late("psql".to_owned()))?;
-        let output = output.map_err(Trouble::io("run", "psql"))?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            return Err(Trouble::Failed("psql".to_owned(), "failed", said));
-        }
-        let text = String::from_utf8_lossy(&output.stdout);
+            .map_err(|_panic| Trouble::Late("psql".to_owned()))??;
         Ok(text.lines().map(str::to_owned).collect())
     }
 

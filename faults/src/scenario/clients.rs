@@ -16,6 +16,7 @@ const LONG: usize = 4_000;
 /// How often nodes closed a connection that did not take what it was sent.
 const CLOSED: &str =
     r#"bellhop_connections_closed_total{transport="websocket",reason="slow_consumer"}"#;
+/// Statements that a node has sent for sockets.
 const STATEMENTS: &str = "bellhop_socket_reads_total";
 const CROWD: usize = 10_000;
 /// In what time they come back, and until the last one has to be there.
@@ -60,10 +61,7 @@ impl Scene<'_> {
             publish.await;
         }
         self.load.tell(Command::Live, &slow);
-        let mut closed = 0.0;
-        for node in &self.rig.nodes {
-            closed += node.metric(CLOSED).await.unwrap_or(0.0);
-        }
+        let closed = self.sum(CLOSED, 0.0).await;
         self.expect("devices that did not read were closed", closed > 0.0);
     }
 
@@ -89,10 +87,7 @@ impl Scene<'_> {
             nodes.for_each(|node| node.postgres.set(Class::Any, mode));
         };
         postgres(FAR);
-        let fronts = || self.rig.nodes.iter().map(|node| &node.front);
-        fronts().for_each(|front| front.set(Class::Any, Mode::Reset));
-        tokio::time::sleep(FLAP).await;
-        fronts().for_each(|front| front.set(Class::Any, Mode::Pass));
+        self.flap(Mode::Reset).await;
         self.lasts().await;
         postgres(Mode::Pass);
     }
@@ -107,9 +102,9 @@ impl Scene<'_> {
             first.late == 0,
         );
         // So that what the feed asks is the same before and after.
-        let before = self.statements().await;
+        let before = self.sum(STATEMENTS, f64::NAN).await;
         let back = crowd.come(COMING, PATIENCE).await;
-        let asked = self.statements().await - before;
+        let asked = self.sum(STATEMENTS, f64::NAN).await - before;
         let size = f64::from(u32::try_from(CROWD).unwrap_or(u32::MAX));
         let what = format!(
             "{CROWD} clients came back in {} ms, {} are late; {:.4} statements a client",
@@ -119,15 +114,6 @@ impl Scene<'_> {
         );
         self.expect(&what, back.late == 0 && asked / size <= 0.1);
         self.rig.recorder.add(Event::Remark { what });
-    }
-
-    /// Statements that nodes have sent for sockets.
-    async fn statements(&self) -> f64 {
-        let mut sum = 0.0;
-        for node in &self.rig.nodes {
-            sum += node.metric(STATEMENTS).await.unwrap_or(f64::NAN);
-        }
-        sum
     }
 
     /// Polling devices ask the next node, each 2 s.
@@ -142,13 +128,16 @@ impl Scene<'_> {
 
     /// Each 2 s, for a moment, before all nodes.
     pub(super) async fn front(&mut self, mode: Mode) {
+        self.each(BETWEEN_FLAPS, async || self.flap(mode).await)
+            .await;
+    }
+
+    /// For a moment, all connections of clients are as bad as that.
+    pub(super) async fn flap(&self, mode: Mode) {
         let fronts = || self.rig.nodes.iter().map(|node| &node.front);
-        let flap = async || {
-            fronts().for_each(|front| front.set(Class::Any, mode));
-            tokio::time::sleep(FLAP).await;
-            fronts().for_each(|front| front.set(Class::Any, Mode::Pass));
-        };
-        self.each(BETWEEN_FLAPS, flap).await;
+        fronts().for_each(|front| front.set(Class::Any, mode));
+        tokio::time::sleep(FLAP).await;
+        fronts().for_each(|front| front.set(Class::Any, Mode::Pass));
     }
 
     /// Clients come back while it takes long to subscribe, so that much is published between what a node reads and what
@@ -165,10 +154,7 @@ impl Scene<'_> {
             .for_each(|node| node.redis.set(Class::Subscriber, FAR));
         self.lasts().await;
         // Once only: a node keeps a subscription for a while after its last device has gone.
-        let fronts = || self.rig.nodes.iter().map(|node| &node.front);
-        fronts().for_each(|front| front.set(Class::Any, Mode::Reset));
-        tokio::time::sleep(FLAP).await;
-        fronts().for_each(|front| front.set(Class::Any, Mode::Pass));
+        self.flap(Mode::Reset).await;
         tokio::time::sleep(LAST_WORDS).await;
         self.load.hush();
         tokio::time::sleep(BETWEEN_FLAPS).await;

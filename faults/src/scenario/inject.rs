@@ -117,6 +117,15 @@ impl Scene<'_> {
         nodes().for_each(|node| proxies(node).set(Class::Any, Mode::Pass));
     }
 
+    /// A metric of all nodes; `missing` stands for one that does not answer.
+    pub(super) async fn sum(&self, metric: &str, missing: f64) -> f64 {
+        let mut sum = 0.0;
+        for node in &self.rig.nodes {
+            sum += node.metric(metric).await.unwrap_or(missing);
+        }
+        sum
+    }
+
     /// What the scenario expects, into the history.
     pub(super) fn expect(&self, what: &str, fine: bool) {
         let what = what.to_owned();

@@ -110,10 +110,7 @@ impl Scene<'_> {
         }
         let usual = poor.process.limit("nofile", DESCRIPTORS)?;
         let before = poor.process.processor_time();
-        let fronts = || self.rig.nodes.iter().map(|node| &node.front);
-        fronts().for_each(|front| front.set(Class::Any, Mode::Reset));
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        fronts().for_each(|front| front.set(Class::Any, Mode::Pass));
+        self.flap(Mode::Reset).await;
         self.lasts().await;
         let used = poor.process.processor_time().saturating_sub(before);
         let refused = poor.process.log().contains("cannot accept a connection");

@@ -12,6 +12,8 @@ const BACK: Duration = Duration::from_secs(3);
 /// Until sentinels have chosen another master.
 const ELECTION: Duration = Duration::from_secs(15);
 
+const RECONNECTIONS: &str = "bellhop_bus_reconnections_total";
+
 impl Scene<'_> {
     pub(super) async fn redis_down(&mut self) -> Result<(), Trouble> {
         self.rig.redis.command("SHUTDOWN NOSAVE").await;
@@ -39,24 +41,13 @@ impl Scene<'_> {
         let kill = async || {
             self.rig.redis.command("CLIENT KILL TYPE pubsub").await;
         };
-        let before = self.reconnections().await;
+        let before = self.sum(RECONNECTIONS, 0.0).await;
         self.each(Duration::from_millis(500), kill).await;
-        let after = self.reconnections().await;
+        let after = self.sum(RECONNECTIONS, 0.0).await;
         self.expect(
             "the nodes count that they connected to Redis anew",
             after > before,
         );
-    }
-
-    async fn reconnections(&self) -> f64 {
-        let mut sum = 0.0;
-        for node in &self.rig.nodes {
-            sum += node
-                .metric("bellhop_bus_reconnections_total")
-                .await
-                .unwrap_or(0.0);
-        }
-        sum
     }
 
     pub(super) async fn redis_stopped(&mut self) {
