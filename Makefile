@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 RIG = exec "$${CARGO_TARGET_DIR:-target}/debug/faults" run --faults "$(FAULTS)" --seed "$(or $(SEED),1)" $(if $(SECONDS),--seconds "$(SECONDS)")
-.PHONY: help run cluster test check fuzz-api faults bugs bench
+.PHONY: help run cluster test check fuzz-api faults bugs nightly bench
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1@\2/p' Makefile | while IFS=@ read -r name what; do printf '%-14s %s\n' "$$name" "$$what"; done
@@ -44,3 +44,6 @@ endif
 
 bugs: ## known defects built in on purpose: each has to be found by a scenario (BUGS="no-feed", SCALE; ALL=1: the whole matrix)
 	@scripts/bugs.sh
+
+nightly: ## what takes longer than a gate may: all faults with several seeds, a long cocktail, the matrix of defects, long histories (SEED, SEEDS)
+	@scripts/nightly.sh

@@ -19,12 +19,29 @@ pub struct Announcer {
     hub: Hub,
     bus: Bus,
     epoch: Epoch,
+    /// The history that what it announces is of; `None`: the present one.
+    of: Option<Arc<str>>,
 }
 
 impl Announcer {
     #[must_use]
     pub fn new(hub: Hub, bus: Bus, epoch: Epoch) -> Self {
-        Self { hub, bus, epoch }
+        Self {
+            hub,
+            bus,
+            epoch,
+            of: None,
+        }
+    }
+
+    /// The same, for what is committed from now on: if history is replaced meanwhile, nobody can tell afterwards
+    /// which one it went into, and sockets read it from the store.
+    #[must_use]
+    pub fn before_commit(&self) -> Self {
+        Self {
+            of: Some(self.epoch.get()),
+            ..self.clone()
+        }
     }
 
     /// Announces a committed change to its user's sockets.
@@ -35,7 +52,7 @@ impl Announcer {
             seq: change.seq,
             unread: change.unread,
         };
-        let event = Arc::new(Event::of(change, &self.epoch.get()));
+        let event = Arc::new(Event::of(change, &self.epoch()));
         self.tell(Some(change.user.clone()), Body::Change(position, event))
     }
 
@@ -52,10 +69,7 @@ impl Announcer {
 
     /// Asks the user's clients to fetch the list. Like a transient emit, nothing remembers it.
     pub fn refresh(&self, user: UserId, seq: u64) -> Sent {
-        self.transient(
-            Some(user),
-            Event::refresh("requested", seq, &self.epoch.get()),
-        )
+        self.transient(Some(user), Event::refresh("requested", seq, &self.epoch()))
     }
 
     /// Passes a transient emit on, to one user or to everyone. Nothing remembers it.
@@ -63,10 +77,15 @@ impl Announcer {
         self.tell(to, Body::Emit(Arc::new(event)))
     }
 
+    fn epoch(&self) -> Arc<str> {
+        self.of.clone().unwrap_or_else(|| self.epoch.get())
+    }
+
     fn tell(&self, to: Option<UserId>, body: Body) -> Sent {
         let message = Message {
             to,
             published_at: now_ms(),
+            epoch: self.epoch(),
             body,
         };
         self.hub.deliver(&message, Path::Local);

@@ -35,7 +35,7 @@ const SPREAD: Duration = Duration::from_secs(10);
 const ADMISSION: Duration = Duration::from_secs(1);
 
 /// Pause before a read that failed is tried again, the first time; it doubles up to the second value.
-const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 
 /// What the store says of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +97,17 @@ impl Question for MissedBy {
     }
 }
 
+/// Closes the seat's transport if its task panics.
+struct Followed<'s>(&'s Seat);
+
+impl Drop for Followed<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.close(Closed::TransportError);
+        }
+    }
+}
+
 impl CatchUp {
     #[must_use]
     pub fn new(
@@ -132,11 +143,13 @@ impl CatchUp {
 
     /// Follows a cursor's steps until it is live, or its socket is gone, in a task of its own.
     ///
-    /// A cursor has at most one step under way, so a socket has at most one such task, and an idle
-    /// socket has none.
+    /// A cursor has one step under way at a time, beside waits for gaps that have closed meanwhile; an idle socket has
+    /// no task. Should the task panic, the transport is closed: its client comes back, rather than wait for a read that
+    /// nobody asks for.
     pub fn follow(&self, seat: Arc<Seat>, step: Step, why: Option<Repair>) {
         let (catch_up, stopping) = (self.clone(), self.tasks.stopping());
         self.tasks.spawn(async move {
+            let _followed = Followed(&seat);
             tokio::select! {
                 () = catch_up.run(&seat, step, why) => {}
                 () = stopping.cancelled() => {}

@@ -29,6 +29,12 @@ impl Epoch {
         Arc::clone(&self.0.value.read())
     }
 
+    /// Whether this is the present one.
+    #[must_use]
+    pub fn is(&self, value: &str) -> bool {
+        **self.0.value.read() == *value
+    }
+
     /// How often it was replaced: who compared something with the epoch can tell by it whether that still holds.
     #[must_use]
     pub fn generation(&self) -> u64 {

@@ -85,6 +85,8 @@ pub struct Message {
     pub to: Option<UserId>,
     /// When the publisher's node accepted it, in milliseconds since 1970 by that node's clock.
     pub published_at: u64,
+    /// The history that it is of, as its node knew it before the commit: in another one its seq means something else.
+    pub epoch: Arc<str>,
     pub body: Body,
 }
 

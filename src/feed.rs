@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::Backoff;
 use crate::bus::Bus;
 use crate::history::History;
 use crate::hub::{Compared, Head, Hub};
@@ -38,8 +39,8 @@ const ON_ITS_WAY: Duration = Duration::from_millis(50);
 /// For how long single users are gathered.
 const GATHERING: Duration = Duration::from_millis(25);
 
-/// Pause after the store did not answer.
-const RETRY: Duration = Duration::from_secs(1);
+/// Pause after the store did not answer, the first time; it doubles up to the second value.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
 
 /// The shortest pause.
 const LEAST: Duration = Duration::from_millis(5);
@@ -85,6 +86,7 @@ struct State {
     due: Instant,
     /// Nobody is compared earlier: the store did not answer.
     not_before: Instant,
+    backoff: Backoff,
     is_degraded: bool,
 }
 
@@ -147,6 +149,7 @@ impl Feed {
             walk: Walk::default(),
             due: Instant::now() + SHORT_PERIOD,
             not_before: Instant::now(),
+            backoff: Backoff::new(RETRY.0, RETRY.1),
             is_degraded: false,
         };
         loop {
@@ -204,8 +207,12 @@ impl Feed {
             None => self.compare_users(wanted.users).await,
         };
         match compared {
-            Ok(()) if is_healthy && wanted.all.is_some() => self.end_of_degradation(state),
-            Ok(()) => {}
+            Ok(()) => {
+                state.backoff.reset();
+                if is_healthy && wanted.all.is_some() {
+                    self.end_of_degradation(state);
+                }
+            }
             Err(error) => self.put_off(state, &error),
         }
     }
@@ -236,6 +243,7 @@ impl Feed {
         let start = Instant::now();
         match self.compare_chunk(&users, Repair::Feed).await {
             Ok(()) => {
+                state.backoff.reset();
                 if ended {
                     *self.0.ended.lock() = Instant::now();
                 }
@@ -272,7 +280,7 @@ impl Feed {
             error = error as &dyn std::error::Error,
             "the feed cannot read"
         );
-        state.not_before = Instant::now() + RETRY;
+        state.not_before = Instant::now() + state.backoff.pause();
         state.due = state.due.max(state.not_before);
         self.want_all(Repair::Feed);
     }

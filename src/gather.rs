@@ -53,7 +53,7 @@ pub(crate) struct Gather<Q: Question> {
     metrics: Arc<Metrics>,
 }
 
-/// The questions that are not asked yet: as many as there are sockets to ask for, at most.
+/// The questions that are not asked yet, of those who still wait: as many as there are sockets to ask for, at most.
 struct Desk<Q: Question> {
     waiting: VecDeque<Waiting<Q>>,
     /// A task takes care of them.
@@ -127,6 +127,7 @@ impl<Q: Question> Gather<Q> {
 
     /// Asks in statement after statement, until nobody waits.
     async fn serve(self) {
+        let _served = Served(&self.desk);
         loop {
             self.pause().await;
             let Ok(turn) = Arc::clone(&self.turns).acquire_owned().await else {
@@ -215,9 +216,22 @@ impl<Q: Question> Gather<Q> {
     }
 }
 
+/// Whoever serves a desk says so when that ends, however it does: the next question finds another one.
+struct Served<'d, Q: Question>(&'d Mutex<Desk<Q>>);
+
+impl<Q: Question> Drop for Served<'_, Q> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lock().is_served = false;
+        }
+    }
+}
+
 impl<Q: Question> Desk<Q> {
     /// The next for one statement, the first that came first; none: nobody serves them any longer.
     fn take(&mut self) -> Vec<Waiting<Q>> {
+        // In an outage, those who have given up would be asked for first.
+        self.waiting.retain(|(_, asker)| !asker.is_closed());
         let many = self.waiting.len().min(AT_ONCE);
         if many == 0 {
             self.is_served = false;

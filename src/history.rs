@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::Backoff;
 use crate::epoch::Epoch;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
@@ -14,8 +15,8 @@ use crate::store::Store;
 /// How often the store is asked at least: a pooler in front of it hides that the server is another.
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// And how long after the last time, at least.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How long after the last time at least. It doubles up to the second value while the store does not answer.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(2));
 
 /// Knows when to ask the store for its epoch. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -51,6 +52,7 @@ impl History {
             return stop.cancelled().await;
         }
         let mut connections = self.store.connections_made();
+        let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
         let mut is_known = true;
         loop {
             if is_known {
@@ -62,8 +64,11 @@ impl History {
                 }
             }
             is_known = self.check().await.is_some();
+            if is_known {
+                backoff.reset();
+            }
             tokio::select! {
-                () = tokio::time::sleep(PAUSE) => {}
+                () = tokio::time::sleep(backoff.pause()) => {}
                 () = stop.cancelled() => return,
             }
         }

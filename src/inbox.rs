@@ -58,7 +58,7 @@ impl Inbox {
         id: Uuid,
         read: bool,
     ) -> Result<Notification, InboxError> {
-        let (inbox, user) = (self.clone(), user.clone());
+        let (inbox, user) = (self.before_commit(), user.clone());
         self.detached(async move {
             let updated = inbox
                 .store
@@ -72,7 +72,7 @@ impl Inbox {
 
     /// Marks one notification clicked and read, and answers how it is now.
     pub async fn set_clicked(&self, user: &UserId, id: Uuid) -> Result<Notification, InboxError> {
-        let (inbox, user) = (self.clone(), user.clone());
+        let (inbox, user) = (self.before_commit(), user.clone());
         self.detached(async move {
             let updated = inbox.store.set_clicked(&user, id).await?;
             Ok(inbox.updated(user, updated.ok_or(InboxError::NotFound)?))
@@ -87,7 +87,7 @@ impl Inbox {
         id: Uuid,
         edit: Edit,
     ) -> Result<Notification, InboxError> {
-        let (inbox, user) = (self.clone(), user.clone());
+        let (inbox, user) = (self.before_commit(), user.clone());
         self.detached(async move {
             let updated = inbox.store.edit(&user, id, &edit).await?;
             Ok(inbox.updated(user, updated.ok_or(InboxError::NotFound)?))
@@ -122,7 +122,7 @@ impl Inbox {
 
     /// Marks everything read.
     pub async fn read_all(&self, user: &UserId) -> Result<Bulk, InboxError> {
-        let (inbox, user) = (self.clone(), user.clone());
+        let (inbox, user) = (self.before_commit(), user.clone());
         self.detached(async move {
             let bulk = inbox.store.read_all(&user).await?;
             inbox.metrics.read.of(()).increment(bulk.changed);
@@ -135,7 +135,7 @@ impl Inbox {
     /// Deletes one notification, for its user or for a publisher as `reason` says; deleting it again is fine,
     /// as long as it is remembered.
     pub async fn delete(&self, user: &UserId, id: Uuid, reason: Reason) -> Result<(), InboxError> {
-        let (inbox, user) = (self.clone(), user.clone());
+        let (inbox, user) = (self.before_commit(), user.clone());
         self.detached(async move {
             match inbox.store.delete(&user, id, reason).await? {
                 Deletion::Done(counters) => {
@@ -152,7 +152,7 @@ impl Inbox {
 
     /// Deletes everything.
     pub async fn clear(&self, user: &UserId) -> Result<Bulk, InboxError> {
-        let (inbox, user) = (self.clone(), user.clone());
+        let (inbox, user) = (self.before_commit(), user.clone());
         self.detached(async move {
             let bulk = inbox.store.clear(&user).await?;
             let deleted = inbox.metrics.deleted.of(Reason::Deleted.into());
@@ -171,7 +171,7 @@ impl Inbox {
 
     /// Forgets everything that the user was ever sent. For publishers; erasing again is fine.
     pub async fn erase(&self, user: &UserId) -> Result<(), InboxError> {
-        let (inbox, user) = (self.clone(), user.clone());
+        let (inbox, user) = (self.before_commit(), user.clone());
         self.detached(async move {
             let erasure = inbox.store.erase(&user).await?;
             if let Some(counters) = erasure.moved {
@@ -184,7 +184,7 @@ impl Inbox {
 
     /// Refuses the tokens of the user that were issued until now, and closes their sockets on every node.
     pub async fn revoke(&self, user: &UserId) -> Result<Sent, InboxError> {
-        let (inbox, user) = (self.clone(), user.clone());
+        let (inbox, user) = (self.before_commit(), user.clone());
         self.detached(async move {
             let revocation = inbox.store.revoke(&user).await?;
             let Counters { unread, seq } = revocation.counters;
@@ -203,7 +203,7 @@ impl Inbox {
 
     /// Ends what is due by its `expiresAt`, at most `limit` notifications; answers how many those were.
     pub async fn expire(&self, limit: u32) -> Result<usize, InboxError> {
-        let inbox = self.clone();
+        let inbox = self.before_commit();
         self.detached(async move {
             let gone = inbox.store.expire(limit).await?;
             let expired = gone.len();
@@ -215,7 +215,7 @@ impl Inbox {
 
     /// Makes the user's inbox keep to `retention`; answers whether there is more to do.
     pub async fn retain(&self, user: &UserId, retention: Retention) -> Result<bool, InboxError> {
-        let (inbox, user) = (self.clone(), user.clone());
+        let (inbox, user) = (self.before_commit(), user.clone());
         self.detached(async move {
             let retained = inbox.store.retain(&user, retention).await?;
             inbox.announce_gone(retained.gone);
@@ -231,6 +231,13 @@ impl Inbox {
         deleted.increment(gone.len() as u64);
         for Gone { user, id, counters } in gone {
             self.announce(user, counters, What::Deleted { id, reason });
+        }
+    }
+
+    fn before_commit(&self) -> Self {
+        Self {
+            announcer: self.announcer.before_commit(),
+            ..self.clone()
         }
     }
 

@@ -66,7 +66,10 @@ impl Publisher {
         to: Vec<(UserId, usize)>,
         key: Option<IdempotencyKey>,
     ) -> Result<Published, PublishError> {
-        let publisher = self.clone();
+        let publisher = Self {
+            announcer: self.announcer.before_commit(),
+            ..self.clone()
+        };
         let batch = batch(drafts, to);
         let work = self
             .tasks

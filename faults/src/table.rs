@@ -18,9 +18,11 @@ pub(crate) fn say(line: &str) {
 
 pub(crate) fn head() {
     say(
-        "| fault | what | acknowledged (uncertain) | delivered | lost | duplicated (raw) | misordered | crossed | lag p50/p99/max ms | recovery p50/p99/max ms | publish p99 ms (failed) | bounds ms | verdict |",
+        "| fault | what | acknowledged (uncertain) | delivered | lost | duplicated (raw) | misordered | crossed | lag p50/p99/max ms | recovery p50/p99/max ms | publish p99 ms (failed) | more MiB | bounds | verdict |",
     );
-    say("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |");
+    say(
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |",
+    );
 }
 
 pub(crate) fn line(scenario: &Scenario, report: &Report) {
@@ -31,6 +33,8 @@ pub(crate) fn line(scenario: &Scenario, report: &Report) {
         recovery_p99,
         recovery_max,
         publish_p99,
+        held_publish_p99,
+        memory,
         ..
     } = scenario.limits;
     let mut bounds = Vec::new();
@@ -40,6 +44,8 @@ pub(crate) fn line(scenario: &Scenario, report: &Report) {
         ("recovery p99", recovery_p99),
         ("recovery max", recovery_max),
         ("publish p99", publish_p99),
+        ("to the held", held_publish_p99),
+        ("MiB", memory),
     ] {
         bounds.extend(bound.map(|bound| format!("{name} {bound}")));
     }
@@ -48,7 +54,7 @@ pub(crate) fn line(scenario: &Scenario, report: &Report) {
         count => format!("**FAIL** ({count})"),
     };
     say(&format!(
-        "| {} | {} | {} ({}) | {} | {} | {} ({}) | {} | {} | {} | {} | {} ({}) | {} | {verdict} |",
+        "| {} | {} | {} ({}) | {} | {} | {} ({}) | {} | {} | {} | {} | {} ({}) | {} | {} | {verdict} |",
         scenario.id,
         scenario.what,
         figures.acknowledged,
@@ -63,6 +69,7 @@ pub(crate) fn line(scenario: &Scenario, report: &Report) {
         percentiles(figures.recovery),
         figures.publish.p99,
         figures.failed_publishes,
+        figures.memory,
         bounds.join(", "),
     ));
     for remark in &report.remarks {

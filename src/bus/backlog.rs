@@ -99,6 +99,7 @@ mod tests {
         Message {
             to: None,
             published_at: number,
+            epoch: "e1".into(),
             body: Body::Emit(Arc::new(Event::new("number", &number))),
         }
     }

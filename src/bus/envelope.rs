@@ -123,7 +123,7 @@ impl Sender {
         };
         let event = message.body.event();
         let length = event.map_or(0, |event| event.name.len() + event.payload.get().len());
-        let mut bytes = self.header(kind, n, length + 192)?;
+        let mut bytes = self.header(kind, n, &message.epoch, length + 192)?;
         let user = message.to.as_ref().map_or("", UserId::as_str);
         put(&mut bytes, u8::try_from(user.len()), user, Vec::put_u8)?;
         bytes.put_u64(message.published_at);
@@ -144,11 +144,11 @@ impl Sender {
     }
 
     pub(super) fn probe(&self, n: u64) -> Result<Vec<u8>, EnvelopeError> {
-        self.header(PROBE, n, 0)
+        self.header(PROBE, n, &self.epoch.get(), 0)
     }
 
     pub(super) fn missed(&self, n: u64) -> Result<Vec<u8>, EnvelopeError> {
-        self.header(MISSED, n, 0)
+        self.header(MISSED, n, &self.epoch.get(), 0)
     }
 
     pub(super) fn question(
@@ -157,7 +157,7 @@ impl Sender {
         user: &UserId,
         number: u64,
     ) -> Result<Vec<u8>, EnvelopeError> {
-        let mut bytes = self.header(QUESTION, n, 160)?;
+        let mut bytes = self.header(QUESTION, n, &self.epoch.get(), 160)?;
         let user = user.as_str();
         put(&mut bytes, u8::try_from(user.len()), user, Vec::put_u8)?;
         bytes.put_u64(number);
@@ -170,20 +170,19 @@ impl Sender {
         number: u64,
         sockets: u64,
     ) -> Result<Vec<u8>, EnvelopeError> {
-        let mut bytes = self.header(ANSWER, n, 16)?;
+        let mut bytes = self.header(ANSWER, n, &self.epoch.get(), 16)?;
         bytes.put_u64(number);
         bytes.put_u64(sockets);
         Ok(bytes)
     }
 
-    fn header(&self, kind: u8, n: u64, room: usize) -> Result<Vec<u8>, EnvelopeError> {
-        let epoch = self.epoch.get();
+    fn header(&self, kind: u8, n: u64, epoch: &str, room: usize) -> Result<Vec<u8>, EnvelopeError> {
         let mut bytes = Vec::with_capacity(20 + epoch.len() + room);
         bytes.put_u8(VERSION);
         bytes.put_u8(kind);
         bytes.put_u64(self.node);
         bytes.put_u64(n);
-        put(&mut bytes, u16::try_from(epoch.len()), &epoch, Vec::put_u16)?;
+        put(&mut bytes, u16::try_from(epoch.len()), epoch, Vec::put_u16)?;
         Ok(bytes)
     }
 }
@@ -234,8 +233,12 @@ impl<'a> Envelope<'a> {
 }
 
 impl Letter<'_> {
-    /// The message itself, for `to`; the one place where the payload is checked to be JSON.
-    pub(super) fn open(self, to: Option<UserId>) -> Result<Message, EnvelopeError> {
+    /// The message itself, for `to` and of `epoch`; the one place where the payload is checked to be JSON.
+    pub(super) fn open(
+        self,
+        to: Option<UserId>,
+        epoch: Arc<str>,
+    ) -> Result<Message, EnvelopeError> {
         if self.user != to.as_ref().map(UserId::as_str) {
             return Err(EnvelopeError::Bad);
         }
@@ -248,6 +251,7 @@ impl Letter<'_> {
         Ok(Message {
             to,
             published_at: self.published_at,
+            epoch,
             body,
         })
     }
@@ -381,6 +385,7 @@ mod tests {
                 .or_else(|| (!matches!(body, event::Body::Emit(_))).then(|| "42".to_owned()))
                 .map(|to| UserId::try_from(to.as_str()).unwrap()),
             published_at,
+            epoch: "epoch-1".into(),
             body,
         })
     }
@@ -389,13 +394,14 @@ mod tests {
         Message {
             to,
             published_at: 1,
+            epoch: "epoch-1".into(),
             body: event::Body::Emit(Arc::new(event)),
         }
     }
 
     fn opened(bytes: &[u8], to: Option<UserId>) -> Result<Message, EnvelopeError> {
         match Envelope::decode(bytes)?.body {
-            Body::Message(letter) => letter.open(to),
+            Body::Message(letter) => letter.open(to, "epoch-1".into()),
             Body::Probe | Body::Missed | Body::Question { .. } | Body::Answer { .. } => {
                 Err(EnvelopeError::Bad)
             }

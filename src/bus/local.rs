@@ -295,6 +295,7 @@ mod tests {
         Message {
             to: user,
             published_at: number,
+            epoch: "e1".into(),
             body: Body::Emit(Arc::new(Event::new("number", &number))),
         }
     }
@@ -454,6 +455,7 @@ mod tests {
             a.bus.send(&Message {
                 to: Some(user("42")),
                 published_at: 1,
+                epoch: "e1".into(),
                 body,
             });
         }

@@ -250,7 +250,7 @@ impl Hub {
         match &message.body {
             Body::Change(position, event) => {
                 let parcel = Parcel::at_once(position.seq, Some(event), message.published_at, path);
-                self.proceed(seat, seat.change(*position, parcel), None);
+                self.proceed(seat, seat.change(*position, parcel, &message.epoch), None);
             }
             Body::Emit(event) => {
                 seat.transient(&Parcel::at_once(0, Some(event), message.published_at, path));
@@ -260,7 +260,7 @@ impl Hub {
                     return seat.close(Closed::Kicked);
                 }
                 let parcel = Parcel::at_once(position.seq, None, message.published_at, path);
-                self.proceed(seat, seat.change(*position, parcel), None);
+                self.proceed(seat, seat.change(*position, parcel, &message.epoch), None);
             }
             Body::Reached(seq) => self.proceed(seat, seat.reached(*seq), Some(Repair::Gap)),
         }

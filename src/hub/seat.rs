@@ -125,23 +125,25 @@ impl Seat {
         self.cursor.lock().subscribed()
     }
 
-    /// A change of this user, from this node or another.
-    pub(super) fn change(&self, position: Position, parcel: Parcel) -> Step {
+    /// A change of this user, from this node or another, of the history that bears `epoch`.
+    pub(super) fn change(&self, position: Position, parcel: Parcel, epoch: &str) -> Step {
         let change = Change {
             seq: position.seq,
             unread: position.unread,
             event: parcel,
         };
-        self.cursor.lock().change(change, &mut Wire(self))
+        let mut cursor = self.cursor.lock();
+        // Asked under the lock: either this sees the new epoch, or the cursor is told of it after this.
+        if self.shared.epoch.is(epoch) {
+            cursor.change(change, &mut Wire(self))
+        } else {
+            cursor.reached(change.seq)
+        }
     }
 
     /// The user's head is at least `seq`.
     pub(super) fn reached(&self, seq: u64) -> Step {
-        let mut cursor = self.cursor.lock();
-        if cursor.seq().is_some_and(|served| served >= seq) {
-            return Step::Nothing;
-        }
-        cursor.check(seq)
+        self.cursor.lock().reached(seq)
     }
 
     /// Up to where it has been served, if it is not owed a new beginning.

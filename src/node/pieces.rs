@@ -85,6 +85,12 @@ impl Pieces {
         let shares_store = shared.store.is_some();
         let store = open_store(config, shared.store, &metrics, stop).await?;
         let epoch = Epoch::new(store.epoch().await?);
+        for setting in store.doubts().await? {
+            tracing::warn!(
+                setting,
+                "the database runs with this setting off: it may lose what it has acknowledged when the power goes"
+            );
+        }
 
         let catch_up = CatchUp::new(
             &store,

@@ -129,6 +129,15 @@ impl Store {
         }
     }
 
+    /// Settings of the database by which it may lose what it has acknowledged when the power goes, by their names.
+    pub async fn doubts(&self) -> Result<Vec<String>, StoreError> {
+        match self {
+            // Opened by us, with synchronous=FULL.
+            Self::Sqlite(_) => Ok(Vec::new()),
+            Self::Postgres(store) => store.doubts().await,
+        }
+    }
+
     /// Remembers the batch, all or nothing. When this returns, it survives a crash.
     ///
     /// One statement and one round trip, with or without a key; a second one only for a key that is

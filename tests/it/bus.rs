@@ -208,6 +208,7 @@ fn to(user: Option<&UserId>, number: u64) -> Message {
     Message {
         to: user.cloned(),
         published_at: number,
+        epoch: "e1".into(),
         body: {
             let event = Arc::new(Event::new("number", &number));
             match user {
@@ -821,6 +822,7 @@ async fn what_has_no_event_travels_as_well() {
             let message = Message {
                 to: Some(alice.clone()),
                 published_at: 5,
+                epoch: "e1".into(),
                 body,
             };
             assert_eq!(a.bus.send(&message), Sent::Live);

@@ -108,6 +108,11 @@ impl Backing {
         }
     }
 
+    /// Their bus, where that is a local one.
+    pub fn exchange(&self) -> Option<&Exchange> {
+        self.shared.exchange.as_ref()
+    }
+
     pub fn database(&self) -> &databases::Database {
         &self.database
     }

@@ -21,12 +21,12 @@ const SHORT_BOUND: Duration = Duration::from_millis(2_500);
 
 const FEED_REPAIRS: &str = r#"bellhop_repairs_total{kind="feed"}"#;
 
-fn user(id: &str) -> UserId {
+pub fn user(id: &str) -> UserId {
     UserId::try_from(id).unwrap()
 }
 
 /// Writes beside the nodes: as if the news of it were lost, and nobody had noticed.
-async fn create_unheard(store: &Store, to: &str) {
+pub async fn create_unheard(store: &Store, to: &str) {
     let batch = Batch {
         drafts: vec![Arc::new(crate::store::draft("unheard"))],
         to: vec![Address {

@@ -56,6 +56,8 @@ mod metrics;
 mod outage;
 
 mod feed;
+mod gaps;
+mod held;
 
 mod leaving;
 

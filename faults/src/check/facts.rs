@@ -88,6 +88,8 @@ pub(super) struct Facts<'a> {
     pub(super) devices_of: BTreeMap<&'a str, BTreeSet<&'a str>>,
     pub(super) rows: BTreeMap<&'a str, Row<'a>>,
     pub(super) accounts: BTreeMap<&'a str, Account>,
+    /// Users whose rows the scenario held.
+    pub(super) held: BTreeSet<&'a str>,
     /// When an older copy of the database took its place: line and time.
     pub(super) restored: Option<(Number, u64)>,
 }
@@ -105,6 +107,9 @@ impl<'a> Facts<'a> {
             facts.add_database(number, &line.event);
             if matches!(line.event, Event::Restored {}) {
                 facts.restored = Some((number, line.at));
+            }
+            if let Event::Held { user } = &line.event {
+                facts.held.insert(user);
             }
         }
         facts.forget_what_was_undone();

@@ -51,6 +51,10 @@ pub struct Figures {
     pub failed_publishes: usize,
     /// Of these, those that were answered with a 5xx.
     pub server_errors: usize,
+    /// Publishing requests during the fault to users whose row was held; the others leave them out.
+    pub held_publish: Percentiles,
+    /// MiB that the node that grew most used more than just before the fault.
+    pub memory: u64,
 }
 
 pub(super) fn count(facts: &Facts<'_>) -> Figures {

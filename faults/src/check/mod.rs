@@ -97,6 +97,10 @@ pub struct Limits {
     pub server_errors: Option<usize>,
     /// Connections of devices that may be lost during the fault.
     pub lost_connections: Option<usize>,
+    /// A publishing request during the fault to a user whose row somebody holds, whatever its answer: the 99th percentile. Those are in no other bound.
+    pub held_publish_p99: Option<u64>,
+    /// MiB that a node may have used more, at any time from the fault on, than just before it.
+    pub memory: Option<u64>,
 }
 
 /// What the checker found.
@@ -129,8 +133,8 @@ pub fn check(history: &[Line], limits: &Limits) -> Report {
     let mut found = Found::default();
     deliveries::check(&facts, &mut found);
     publishes::check(&facts, &mut found);
-    state::check(&facts, &mut found);
     let mut figures = figures::count(&facts);
+    state::check(&facts, limits, &mut figures, &mut found);
     timing::check(&facts, limits, &mut figures, &mut found);
     let remarks = history.iter().filter_map(|line| match &line.event {
         Event::Remark { what } => Some(what.clone()),

@@ -1,19 +1,18 @@
 //! How it ended: devices and counts equal the database (C10), nodes use what they used before (C12), and what a scenario expects.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::facts::{Account, Device, End, Facts, Step};
-use super::{Check, Found};
+use super::figures::Figures;
+use super::{Check, Found, Limits};
 use crate::history::Event;
 
-/// What a process may have gained, beside a tenth.
-const MEMORY: u64 = 50 << 20;
-const DESCRIPTORS: u64 = 16;
-const THREADS: u64 = 8;
+/// Descriptors and threads that a process may have gained, beside a tenth.
+const SLACK: [u64; 2] = [16, 8];
 /// Microseconds from another history to the word of it.
 const TOLD: u64 = 15_000_000;
 
-pub(super) fn check(facts: &Facts<'_>, found: &mut Found) {
+pub(super) fn check(facts: &Facts<'_>, limits: &Limits, figures: &mut Figures, found: &mut Found) {
     for (user, account) in &facts.accounts {
         count_is_true(facts, user, account, found);
     }
@@ -34,7 +33,7 @@ pub(super) fn check(facts: &Facts<'_>, found: &mut Found) {
         shows_what_is_stored(facts, name, device, end, found);
     }
     told_of_another_history(facts, found);
-    resources(facts, found);
+    resources(facts, limits, figures, found);
 }
 
 /// Every device is told so once, and in time.
@@ -129,8 +128,8 @@ fn shows_what_is_stored(
     }
 }
 
-fn resources(facts: &Facts<'_>, found: &mut Found) {
-    let mut before = std::collections::BTreeMap::new();
+fn resources(facts: &Facts<'_>, limits: &Limits, figures: &mut Figures, found: &mut Found) {
+    let mut before = BTreeMap::new();
     for (index, line) in facts.history.iter().enumerate() {
         let number = index + 1;
         if let Event::Expect { what, fine: false } = &line.event {
@@ -145,8 +144,8 @@ fn resources(facts: &Facts<'_>, found: &mut Found) {
         let Event::Resources {
             node,
             before: is_before,
-            restarted,
             resident_bytes,
+            peak_bytes,
             descriptors,
             connections,
             threads,
@@ -155,13 +154,21 @@ fn resources(facts: &Facts<'_>, found: &mut Found) {
             continue;
         };
         let own = descriptors.saturating_sub(connections);
-        let now = [resident_bytes, own, threads];
         if is_before {
-            before.insert(node, (number, now));
-        } else if let (Some((then, was)), false) = (before.get(&node), restarted) {
-            let slack = [MEMORY, DESCRIPTORS, THREADS];
-            let names = ["resident bytes", "descriptors of its own", "threads"];
-            for ((name, slack), (was, now)) in names.iter().zip(slack).zip(was.iter().zip(now)) {
+            before.insert(node, (number, resident_bytes, [own, threads]));
+        } else if let Some((then, resident, was)) = before.get(&node) {
+            let gained = peak_bytes.saturating_sub(*resident) >> 20;
+            figures.memory = figures.memory.max(gained);
+            if let Some(limit) = limits.memory
+                && gained > limit
+            {
+                let what = format!("node {node} used {gained} MiB more and may {limit}");
+                found.add(Check::Resources, what, &[*then, number]);
+            }
+            let names = ["descriptors of its own", "threads"];
+            for ((name, slack), (was, now)) in
+                names.iter().zip(SLACK).zip(was.iter().zip([own, threads]))
+            {
                 if now > was + was / 10 + slack {
                     let what = format!("node {node} has {now} {name}, {was} before");
                     found.add(Check::Resources, what, &[*then, number]);

@@ -39,6 +39,11 @@ pub(super) fn check(facts: &Facts<'_>, limits: &Limits, figures: &mut Figures, f
     );
     bound("publish p99 in ms", figures.publish.p99, limits.publish_p99);
     bound(
+        "publish p99 in ms to users whose row is held",
+        figures.held_publish.p99,
+        limits.held_publish_p99,
+    );
+    bound(
         "lag p99 in ms, from 3 s after the fault on,",
         figures.lag_after.p99,
         limits.lag_after_p99,
@@ -177,17 +182,22 @@ fn recovery(facts: &Facts<'_>, faults: &Faults, figures: &mut Figures, found: &m
 }
 
 fn publishing(facts: &Facts<'_>, faults: &Faults, figures: &mut Figures) {
-    let mut took = Vec::new();
+    let (mut took, mut held) = (Vec::new(), Vec::new());
     for line in facts.history {
-        let (millis, failed, answered) = match &line.event {
-            Event::Ok { millis, .. } => (*millis, false, false),
-            Event::Fail { millis, why, .. } => (*millis, why != crate::load::REFUSED, false),
-            Event::Info { millis, why, .. } => (*millis, true, why.starts_with('5')),
+        let (user, millis, failed, answered) = match &line.event {
+            Event::Ok { user, millis, .. } => (user, *millis, false, false),
+            Event::Fail {
+                user, millis, why, ..
+            } => (user, *millis, why != crate::load::REFUSED, false),
+            Event::Info {
+                user, millis, why, ..
+            } => (user, *millis, true, why.starts_with('5')),
             Event::Run { .. }
             | Event::Invoke { .. }
             | Event::Recv { .. }
             | Event::Apply { .. }
             | Event::Slow { .. }
+            | Event::Held { .. }
             | Event::Count { .. }
             | Event::Connect { .. }
             | Event::Synced { .. }
@@ -206,11 +216,17 @@ fn publishing(facts: &Facts<'_>, faults: &Faults, figures: &mut Figures) {
             | Event::DatabaseRow { .. } => continue,
         };
         // By when it began: what hangs on to the end of a fault belongs to it.
-        if faults.has(line.at.saturating_sub(millis * 1_000)) {
+        if !faults.has(line.at.saturating_sub(millis * 1_000)) {
+            continue;
+        }
+        if facts.held.contains(user.as_str()) {
+            held.push(millis);
+        } else {
             figures.failed_publishes += usize::from(failed);
             figures.server_errors += usize::from(answered);
             took.push(millis);
         }
     }
     figures.publish = Percentiles::of(took);
+    figures.held_publish = Percentiles::of(held);
 }

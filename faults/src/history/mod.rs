@@ -94,6 +94,9 @@ pub enum Event {
     /// The scenario makes this device slow: how late it hears is no lag of the cluster.
     #[serde(rename = "slow")]
     Slow { device: String },
+    /// The scenario holds what publishes to this user need: that they fail, or take long, is no fault of the cluster.
+    #[serde(rename = "held")]
+    Held { user: String },
     #[serde(rename = "count")]
     Count {
         device: String,
@@ -151,14 +154,14 @@ pub enum Event {
     /// An older copy of the database has taken its place: what it had not got is gone, and no seq means what it did.
     #[serde(rename = "restored")]
     Restored {},
-    /// What a node used, by its process: at rest before the load (`before`), and at rest after it.
+    /// What a node used, by its process: under load before the fault (`before`), and at rest at the end.
     #[serde(rename = "resources")]
     Resources {
         node: usize,
         before: bool,
-        /// Whether it is another process than at the start.
-        restarted: bool,
         resident_bytes: u64,
+        /// The most of it since the first of these lines, or since the process began.
+        peak_bytes: u64,
         descriptors: u64,
         /// How many of these are connections of clients, which come and go between nodes.
         connections: u64,

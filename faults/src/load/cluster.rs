@@ -18,6 +18,8 @@ const PAGE: usize = 200;
 pub struct Cluster {
     /// The nodes as clients reach them.
     pub nodes: Vec<SocketAddr>,
+    /// And as those reach them who have a thin line.
+    pub thin: Vec<SocketAddr>,
     pub secret: String,
     pub api_key: String,
     http: reqwest::Client,
@@ -36,7 +38,11 @@ pub enum NoAnswer {
 }
 
 impl Cluster {
-    pub fn new(nodes: Vec<SocketAddr>, secret: String, api_key: String) -> reqwest::Result<Self> {
+    pub fn new(
+        [nodes, thin]: [Vec<SocketAddr>; 2],
+        secret: String,
+        api_key: String,
+    ) -> reqwest::Result<Self> {
         let http = reqwest::Client::builder()
             .no_proxy()
             .connect_timeout(Duration::from_secs(2))
@@ -46,6 +52,7 @@ impl Cluster {
         let ready = nodes.iter().map(|_| AtomicBool::new(true)).collect();
         Ok(Self {
             nodes,
+            thin,
             ready,
             secret,
             api_key,

@@ -34,10 +34,20 @@ pub enum Command {
     End,
 }
 
+/// What a device will be told to be, or is by its line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slow {
+    /// It will stop reading: its receive buffer is small, so that the node notices.
+    Stalls,
+    /// It reads, through the nodes' thin proxies.
+    Crawls,
+}
+
 /// How far a device is, for those who wait.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Progress {
-    pub connected: bool,
+    /// The node that it is connected to.
+    pub node: Option<usize>,
     pub synced: bool,
     pub last_seq: u64,
     pub fetching: bool,
@@ -55,6 +65,7 @@ pub(super) struct Device {
     /// The list on its way.
     pub(super) fetching: Option<Task<List>>,
     pub(super) transport: Transport,
+    pub(super) slow: Option<Slow>,
 }
 
 /// Why a session is over.
@@ -102,7 +113,11 @@ impl Device {
             auth["lastSeq"] = json!(last_seq);
             auth["epoch"] = json!(epoch);
         }
-        let address = self.cluster.nodes.get(node);
+        let nodes = match self.slow {
+            Some(Slow::Crawls) => &self.cluster.thin,
+            Some(Slow::Stalls) | None => &self.cluster.nodes,
+        };
+        let address = nodes.get(node);
         let address = address.ok_or(Lost::Unreachable("no such node".to_owned()))?;
         Socket::connect(*address, &auth, self.transport).await
     }
@@ -114,7 +129,7 @@ impl Device {
             node,
             last_seq: self.inbox.last_seq,
         });
-        self.report(|progress| progress.connected = true);
+        self.report(|progress| progress.node = Some(node));
         let over = loop {
             let reads = *self.commands.borrow() != Command::Stall;
             tokio::select! {
@@ -136,7 +151,7 @@ impl Device {
                 }
             }
         };
-        self.report(|progress| (progress.connected, progress.synced) = (false, false));
+        self.report(|progress| (progress.node, progress.synced) = (None, false));
         let why = match over {
             Over::Lost(lost) => lost.to_string(),
             Over::Told if *self.commands.borrow() == Command::End => return,

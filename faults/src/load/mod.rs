@@ -20,7 +20,7 @@ use tokio::sync::watch;
 pub use bulk::Bulk;
 pub use cluster::Cluster;
 pub use crowd::Crowd;
-pub use device::{Command, Progress};
+pub use device::{Command, Progress, Slow};
 pub use publisher::{Publish, user_name};
 
 use crate::history::Recorder;
@@ -36,6 +36,8 @@ pub const REFUSED: &str = "connection refused";
 
 /// One of so many devices polls.
 const POLLING: usize = 8;
+/// The receive buffer of a slow device.
+const SMALL_BUFFER: u32 = 4_096;
 
 /// How much there is.
 #[derive(Clone, Copy, Debug)]
@@ -79,8 +81,8 @@ impl Load {
         }
     }
 
-    /// Connects all devices. `buffer`: the receive buffer of the n-th, if not the usual one.
-    pub fn start_devices(&mut self, buffer: impl Fn(usize) -> Option<u32>) {
+    /// Connects all devices. `slow`: how the n-th will be slow, if it will.
+    pub fn start_devices(&mut self, slow: impl Fn(usize) -> Option<Slow>) {
         for number in 0..self.size.users * self.size.devices_per_user {
             let (user, device) = (
                 number / self.size.devices_per_user,
@@ -100,11 +102,12 @@ impl Load {
                 random: self.random.fork(1_000 + number as u64),
                 inbox: Inbox::default(),
                 fetching: None,
-                transport: match (buffer(number), number % POLLING) {
-                    (Some(buffer), _) => Transport::SmallWebSocket(buffer),
+                transport: match (slow(number), number % POLLING) {
+                    (Some(_), _) => Transport::SmallWebSocket(SMALL_BUFFER),
                     (None, 3) => Transport::Polling,
                     (None, _) => Transport::WebSocket,
                 },
+                slow: slow(number),
             };
             self.devices.push(Handle {
                 name,

@@ -24,6 +24,7 @@ pub use services::{Postgres, Redis};
 
 use crate::history::Recorder;
 use crate::load::Cluster;
+use crate::proxy::Proxy;
 use disk::Disk;
 use node::Common;
 
@@ -130,8 +131,12 @@ impl Rig {
 
     /// Where clients find the nodes.
     pub fn cluster(&self) -> Result<Cluster, Trouble> {
-        let nodes = self.nodes.iter().map(|node| node.front.address()).collect();
-        Cluster::new(nodes, SECRET.to_owned(), API_KEY.to_owned())
+        let through = |proxy: fn(&Node) -> &Proxy| {
+            let nodes = self.nodes.iter();
+            nodes.map(|node| proxy(node).address()).collect()
+        };
+        let ways = [through(|node| &node.front), through(|node| &node.thin)];
+        Cluster::new(ways, SECRET.to_owned(), API_KEY.to_owned())
             .map_err(|error| Trouble::Late(format!("no HTTP client: {error}")))
     }
 

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,6 +21,8 @@ pub struct Node {
     pub process: Process,
     /// Before the node: what clients connect to.
     pub front: Proxy,
+    /// Before it as well: what those connect to who are to have a thin line.
+    pub thin: Proxy,
     /// Between the node and Redis; between the node and PostgreSQL.
     pub redis: Proxy,
     pub postgres: Proxy,
@@ -30,7 +31,6 @@ pub struct Node {
     pub listen: SocketAddr,
     /// The file that its clock follows.
     clock: PathBuf,
-    starts: AtomicUsize,
 }
 
 /// What all nodes have in common.
@@ -54,6 +54,7 @@ impl Node {
             proxy.map_err(Trouble::io("stand before", "a node"))
         };
         let front = proxy(listen, 0)?;
+        let thin = proxy(listen, 2_500)?;
         let redis = proxy(common.redis.address, 1_000)?;
         let postgres = proxy(common.postgres.address, 2_000)?;
 
@@ -90,12 +91,12 @@ impl Node {
             number,
             process,
             front,
+            thin,
             redis,
             postgres,
             admin,
             listen,
             clock,
-            starts: AtomicUsize::new(0),
         };
         if common.clocks {
             node.set_clock("+0")?;
@@ -106,7 +107,6 @@ impl Node {
 
     /// Starts it, and waits until it is ready.
     pub async fn begin(&self) -> Result<(), Trouble> {
-        self.starts.fetch_add(1, Ordering::SeqCst);
         self.process.start()?;
         let until = Instant::now() + START;
         while self
@@ -147,10 +147,13 @@ impl Node {
         Some(values.sum())
     }
 
-    /// What its process uses now, for the history.
+    /// What its process uses now, for the history. The peak counts from the measurement `before` on.
     #[must_use]
     pub fn resources(&self, before: bool) -> Option<Event> {
         let pid = self.process.pid()?;
+        if before {
+            std::fs::write(format!("/proc/{pid}/clear_refs"), "5").ok()?;
+        }
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let number = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
@@ -160,12 +163,25 @@ impl Node {
         Some(Event::Resources {
             node: self.number,
             before,
-            restarted: self.starts.load(Ordering::SeqCst) > 1,
             resident_bytes: number("VmRSS:")? * 1_024,
+            peak_bytes: number("VmHWM:")? * 1_024,
             descriptors: u64::try_from(descriptors).ok()?,
-            connections: u64::try_from(self.front.connections()).ok()?,
+            connections: u64::try_from(self.front.connections() + self.thin.connections()).ok()?,
             threads: number("Threads:")?,
         })
+    }
+
+    /// Descriptors beside those of its clients' connections.
+    #[must_use]
+    pub fn own_descriptors(&self) -> u64 {
+        match self.resources(false) {
+            Some(Event::Resources {
+                descriptors,
+                connections,
+                ..
+            }) => descriptors.saturating_sub(connections),
+            _ => 0,
+        }
     }
 
     #[must_use]

@@ -13,6 +13,8 @@ pub(super) const PROMISE: Limits = Limits {
     failed_publishes: None,
     server_errors: None,
     lost_connections: None,
+    held_publish_p99: None,
+    memory: Some(50),
 };
 
 /// Redis away or dumb: publishers and connections do not notice.
@@ -81,4 +83,40 @@ pub(super) const FLAPS: Limits = Limits {
 pub(super) const SLOW_SUBSCRIBING: Limits = Limits {
     lag_max: Some(2_000),
     ..FLAPS
+};
+
+/// The others do not notice; publishes to the one are refused in time.
+pub(super) const ROW_LOCKED: Limits = Limits {
+    held_publish_p99: Some(1_500),
+    ..UNNOTICED
+};
+
+/// More than there are connections to the database: the others may have to come again.
+pub(super) const ROWS_LOCKED: Limits = Limits {
+    publish_p99: Some(1_500),
+    failed_publishes: None,
+    ..ROW_LOCKED
+};
+
+pub(super) const BULKS: Limits = Limits {
+    lost_connections: Some(0),
+    ..PROMISE
+};
+
+/// Those who are slow, nobody else.
+pub(super) const SLOW_CONSUMERS: Limits = Limits {
+    lost_connections: None,
+    ..UNNOTICED
+};
+
+/// A third of them on each node, of 17 KiB each.
+pub(super) const CROWD: Limits = Limits {
+    memory: Some(50 + 10_000 / 3 * 17 / 1_024),
+    ..PROMISE
+};
+
+/// Two faults at a time: the promise is of one.
+pub(super) const COCKTAIL: Limits = Limits {
+    lag_p99: None,
+    ..PROMISE
 };

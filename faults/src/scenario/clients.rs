@@ -5,12 +5,10 @@ use std::time::{Duration, Instant};
 use super::Fault;
 use super::inject::Scene;
 use crate::history::Event;
-use crate::load::{Command, Crowd, Publish, user_name};
+use crate::load::{Command, Crowd, Publish, Slow, user_name};
 use crate::proxy::{Class, Mode};
 use crate::tasks::Task;
 
-/// The receive buffer of a slow device.
-pub(super) const SMALL_BUFFER: u32 = 4_096;
 /// Characters of a message that makes slow devices slow.
 const LONG: usize = 4_000;
 /// How often nodes closed a connection that did not take what it was sent.
@@ -30,39 +28,65 @@ const LAST_WORDS: Duration = Duration::from_millis(1_000);
 /// Between two long messages to each user with a slow device: more than all buffers on the way hold.
 const BETWEEN_LONG: Duration = Duration::from_millis(25);
 
-/// Which devices a fault makes slow: one of 32.
-pub(super) fn slow(fault: Fault) -> impl Fn(usize) -> bool {
-    move |number| fault == Fault::SlowConsumers && number.is_multiple_of(32)
+/// Of so many devices one stalls, and one crawls.
+const SLOW: usize = 32;
+/// The line of those who crawl.
+const THIN: Mode = Mode::Throttle {
+    bytes_per_second: 1_024,
+};
+/// From the first long message until all who stall are closed.
+const CLOSING: Duration = Duration::from_secs(20);
+
+/// Which devices a fault makes slow, and how.
+pub(super) fn slow(fault: Fault) -> impl Fn(usize) -> Option<Slow> {
+    move |number| match (fault, number % SLOW) {
+        (Fault::SlowConsumers, 0) => Some(Slow::Stalls),
+        (Fault::SlowConsumers, 16) => Some(Slow::Crawls),
+        _ => None,
+    }
 }
 
 impl Scene<'_> {
+    /// Some stop reading, some read 1 KB a second, and all of them are sent long messages.
     pub(super) async fn slow_consumers(&mut self) {
         let slow = slow(Fault::SlowConsumers);
-        for (number, device) in self.load.devices.iter().enumerate() {
-            if slow(number) {
-                let device = device.name.clone();
-                self.rig.recorder.add(Event::Slow { device });
-            }
+        let devices = || {
+            let devices = self.load.devices.iter().enumerate();
+            devices.filter_map(|(number, device)| Some((slow(number)?, device)))
+        };
+        for (_, device) in devices() {
+            let device = device.name.clone();
+            self.rig.recorder.add(Event::Slow { device });
         }
-        self.load.tell(Command::Stall, &slow);
+        let stalls = |number| slow(number) == Some(Slow::Stalls);
+        self.load.tell(Command::Stall, stalls);
+        let line = |mode| {
+            let nodes = self.rig.nodes.iter();
+            nodes.for_each(|node| node.thin.set(Class::Any, mode));
+        };
+        line(THIN);
         let (began, mut number, mut under_way) = (Instant::now(), 0, Vec::new());
-        while began.elapsed() < self.duration {
-            // What stalls is closed after 10 s: the last ones are sent to nobody.
-            if began.elapsed() < self.duration / 2 {
-                let devices = self.load.devices.iter().enumerate();
-                for (_, device) in devices.filter(|(number, _)| slow(*number)) {
-                    number += 1;
-                    under_way.push(Task::start(self.long(&device.user, number).run()));
-                }
+        // What stalls is closed after 10 s: what came later would be sent to nobody.
+        while began.elapsed() < self.duration / 2 {
+            for (_, device) in devices() {
+                number += 1;
+                under_way.push(Task::start(self.long(&device.user, number).run()));
             }
             tokio::time::sleep(BETWEEN_LONG).await;
         }
+        let stalling = devices().filter(|(slow, _)| *slow == Slow::Stalls).count();
+        let stalling = f64::from(u32::try_from(stalling).unwrap_or(u32::MAX));
+        let closed = self.comes(CLOSING.saturating_sub(began.elapsed()), async || {
+            self.sum(CLOSED, 0.0).await >= stalling
+        });
+        let closed = closed.await;
+        self.expect("within 20 s whoever does not read is closed", closed);
+        tokio::time::sleep(self.duration.saturating_sub(began.elapsed())).await;
         for publish in under_way {
             publish.await;
         }
-        self.load.tell(Command::Live, &slow);
-        let closed = self.sum(CLOSED, 0.0).await;
-        self.expect("devices that did not read were closed", closed > 0.0);
+        self.load.tell(Command::Live, stalls);
+        line(Mode::Pass);
     }
 
     fn long(&self, user: &str, number: u64) -> Publish {

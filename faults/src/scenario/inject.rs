@@ -25,6 +25,8 @@ pub(super) struct Scene<'a> {
     pub(super) duration: Duration,
     pub(super) random: Random,
     pub(super) without: &'a [usize],
+    /// Whether this is the only fault: among others, what it alone would do is not expected of it.
+    pub(super) alone: bool,
 }
 
 impl Scene<'_> {
@@ -68,7 +70,7 @@ impl Scene<'_> {
                 Fault::HistoryLost => self.history_lost().await?,
                 Fault::ClocksDiffer => self.clocks_differ().await?,
                 Fault::FewDescriptors => self.few_descriptors().await?,
-                Fault::RowLocked => self.row_locked().await?,
+                Fault::RowsLocked(users) => self.rows_locked(users).await?,
                 Fault::SlowConsumers => self.slow_consumers().await,
                 Fault::Storm => self.storm().await,
                 Fault::Crowd => self.crowd().await,
@@ -128,6 +130,9 @@ impl Scene<'_> {
 
     /// What the scenario expects, into the history.
     pub(super) fn expect(&self, what: &str, fine: bool) {
+        if !self.alone {
+            return;
+        }
         let what = what.to_owned();
         self.rig.recorder.add(Event::Expect { what, fine });
     }
@@ -176,6 +181,7 @@ impl Scene<'_> {
                 },
                 random,
                 without: &[],
+                alone: false,
             };
             let mut first = scene(0, self.random.fork(1));
             let mut second = scene(1, self.random.fork(2));

@@ -62,7 +62,8 @@ pub enum Fault {
     /// No new connection is taken, and the old ones are ended.
     PostgresCrowded,
     DiskFull,
-    RowLocked,
+    /// Those of so many users.
+    RowsLocked(usize),
     /// Many users at once, in one order and in the other.
     Bulks,
     /// An asynchronous standby takes over: what it had not got is gone.

@@ -1,6 +1,6 @@
 //! Faults of nodes: killed, vanished, rolled.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::inject::Scene;
 use crate::load::user_name;
@@ -11,9 +11,11 @@ const BETWEEN_KILLS: Duration = Duration::from_secs(10);
 const DOWN: Duration = Duration::from_secs(3);
 /// How long what a node does is held, before it is killed: it does not notice yet.
 const UNTOLD: Duration = Duration::from_millis(700);
-/// Descriptors of a node that has too few, and bytes of data of each.
-const DESCRIPTORS: &str = "48";
+/// How many clients a node without descriptors can take, and bytes of data of each.
+const CLIENTS: u64 = 8;
 const MEMORY: &str = "268435456";
+/// Until whoever was on a node that vanished has noticed, by heartbeat.
+const NOTICED: Duration = Duration::from_secs(25);
 /// From SIGTERM to the end of the process.
 const LEAVING: Duration = Duration::from_secs(25);
 const STUCK: Duration = Duration::from_secs(60);
@@ -108,7 +110,9 @@ impl Scene<'_> {
         for node in &self.rig.nodes {
             node.process.limit("data", MEMORY)?;
         }
-        let usual = poor.process.limit("nofile", DESCRIPTORS)?;
+        let usual = poor
+            .process
+            .limit("nofile", &(poor.own_descriptors() + CLIENTS).to_string())?;
         let before = poor.process.processor_time();
         self.flap(Mode::Reset).await;
         self.lasts().await;
@@ -127,15 +131,23 @@ impl Scene<'_> {
 
     /// Nobody reaches it, and it reaches nobody; no connection is told.
     pub(super) async fn node_vanishes(&mut self) {
+        let Some(node) = self.rig.nodes.last() else {
+            return;
+        };
         let set = |mode| {
-            if let Some(node) = self.rig.nodes.last() {
-                for proxy in [&node.front, &node.redis, &node.postgres] {
-                    proxy.set(Class::Any, mode);
-                }
+            for proxy in [&node.front, &node.redis, &node.postgres] {
+                proxy.set(Class::Any, mode);
             }
         };
         set(Mode::Blackhole);
-        self.lasts().await;
+        let began = Instant::now();
+        let is_left = async || {
+            let mut devices = self.load.devices.iter();
+            devices.all(|device| device.progress.lock().node != Some(node.number))
+        };
+        let left = self.comes(NOTICED, is_left).await;
+        self.expect("within 25 s nobody waits for the node any more", left);
+        tokio::time::sleep(self.duration.saturating_sub(began.elapsed())).await;
         set(Mode::Pass);
     }
 

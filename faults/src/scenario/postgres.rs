@@ -158,12 +158,16 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Somebody holds the lock of one user: the others do not notice.
-    pub(super) async fn row_locked(&mut self) -> Result<(), Trouble> {
-        let seconds = self.duration.as_secs().min(15);
-        let user = user_name(0);
+    /// Somebody holds the locks of some users.
+    pub(super) async fn rows_locked(&mut self, users: usize) -> Result<(), Trouble> {
+        let users: Vec<_> = (0..users).map(user_name).collect();
+        for user in users.clone() {
+            self.rig.recorder.add(Event::Held { user });
+        }
+        let seconds = self.duration.as_secs();
+        let users = users.join("', '");
         let statement = format!(
-            "SELECT 1 FROM user_feed WHERE user_id = '{user}' FOR UPDATE; SELECT pg_sleep({seconds})"
+            "SELECT count(*) FROM (SELECT 1 FROM user_feed WHERE user_id IN ('{users}') FOR UPDATE) held; SELECT pg_sleep({seconds})"
         );
         self.rig.postgres.ask(&statement).await.map(drop)
     }

@@ -12,6 +12,7 @@ const BACK: Duration = Duration::from_secs(3);
 /// Until sentinels have chosen another master.
 const ELECTION: Duration = Duration::from_secs(15);
 
+const DEGRADED: &str = "bellhop_degraded";
 const RECONNECTIONS: &str = "bellhop_bus_reconnections_total";
 
 impl Scene<'_> {
@@ -19,9 +20,27 @@ impl Scene<'_> {
         self.rig.redis.command("SHUTDOWN NOSAVE").await;
         self.rig.redis.process.ended(Duration::from_secs(5)).await;
         self.lasts().await;
+        self.is_seen().await;
         self.rig.redis.begin().await?;
         self.is_up_again().await;
         Ok(())
+    }
+
+    /// Operators see it, and balancers do not.
+    async fn is_seen(&self) {
+        for node in &self.rig.nodes {
+            let number = node.number;
+            let degraded = node.metric(DEGRADED).await;
+            self.expect(
+                &format!("node {number} says that it is degraded: {degraded:?}"),
+                degraded == Some(1.0),
+            );
+            let ready = node.admin("/readyz").await.map(|(status, _)| status);
+            self.expect(
+                &format!("node {number} stays ready: {ready:?}"),
+                ready == Some(200),
+            );
+        }
     }
 
     async fn is_up_again(&self) {
@@ -53,6 +72,7 @@ impl Scene<'_> {
     pub(super) async fn redis_stopped(&mut self) {
         self.rig.redis.process.signal("STOP");
         self.lasts().await;
+        self.is_seen().await;
         self.rig.redis.process.signal("CONT");
     }
 
@@ -80,6 +100,7 @@ impl Scene<'_> {
         let redis = &self.rig.redis;
         redis.command("ACL SETUSER default resetchannels").await;
         self.lasts().await;
+        self.is_seen().await;
         redis.command("ACL SETUSER default allchannels").await;
         self.is_up_again().await;
     }
@@ -91,6 +112,7 @@ impl Scene<'_> {
             .command("CONFIG SET requirepass other\r\nAUTH other\r\nCLIENT KILL TYPE pubsub\r\nCLIENT KILL TYPE normal")
             .await;
         self.lasts().await;
+        self.is_seen().await;
         redis
             .command("AUTH other\r\nCONFIG SET requirepass \"\"")
             .await;

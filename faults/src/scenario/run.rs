@@ -115,7 +115,7 @@ async fn play(
     let mut load = Load::new(cluster, Arc::clone(&recorder), options.size, random.fork(1));
     let _balancer = rig.balance(&load.cluster);
     let slow = super::clients::slow(scenario.fault);
-    load.start_devices(|number| slow(number).then_some(super::clients::SMALL_BUFFER));
+    load.start_devices(slow);
     let late = load
         .settled(&std::collections::BTreeMap::new(), GATHERING)
         .await;
@@ -135,6 +135,7 @@ async fn play(
         duration,
         random: random.fork(2),
         without: &options.without,
+        alone: scenario.fault != Fault::Cocktail,
     };
     let fault = scenario.id.to_owned();
     recorder.add(Event::FaultStart {
@@ -169,10 +170,7 @@ async fn rest(rig: &Rig, load: &mut Load, fault: Fault) -> Result<(), Trouble> {
         // What was written off is given back a while later.
         tokio::time::sleep(TAIL).await;
     }
-    // What ten thousand clients took, an allocator does not give back at once.
-    if fault != Fault::Crowd {
-        rig.measure(false);
-    }
+    rig.measure(false);
     load.end().await;
     rig.dump().await
 }

@@ -1,8 +1,9 @@
 //! The fault matrix, as a table: id, what is done, for how long, and the bounds.
 
 use super::bounds::{
-    BUS, DATABASE_DOWN, DATABASE_SILENT, FLAPS, NODE, PROMISE, REDIS_DOWN, ROLL, SLOW_SUBSCRIBING,
-    STORM, SUBSCRIBERS_KILLED, UNNOTICED, VANISHED,
+    BULKS, BUS, COCKTAIL, CROWD, DATABASE_DOWN, DATABASE_SILENT, FLAPS, NODE, PROMISE, REDIS_DOWN,
+    ROLL, ROW_LOCKED, ROWS_LOCKED, SLOW_CONSUMERS, SLOW_SUBSCRIBING, STORM, SUBSCRIBERS_KILLED,
+    UNNOTICED, VANISHED,
 };
 use super::{Failover, Fault, Scenario};
 use crate::check::Limits;
@@ -240,23 +241,23 @@ pub const ALL: &[Scenario] = &[
     row(
         "F11",
         "the row of one user locked",
-        Fault::RowLocked,
+        Fault::RowsLocked(1),
         10,
-        Limits {
-            publish_p99: Some(1_500),
-            lost_connections: Some(0),
-            ..PROMISE
-        },
+        ROW_LOCKED,
+    ),
+    row(
+        "F11a",
+        "the rows of 20 users locked",
+        Fault::RowsLocked(20),
+        10,
+        ROWS_LOCKED,
     ),
     row(
         "F11b",
         "500 users at once from each node, in both orders",
         Fault::Bulks,
         10,
-        Limits {
-            lost_connections: Some(0),
-            ..PROMISE
-        },
+        BULKS,
     ),
     row(
         "F11c",
@@ -270,10 +271,7 @@ pub const ALL: &[Scenario] = &[
         "devices that stop reading, long messages",
         Fault::SlowConsumers,
         20,
-        Limits {
-            lost_connections: None,
-            ..UNNOTICED
-        },
+        SLOW_CONSUMERS,
     ),
     row(
         "F13",
@@ -287,7 +285,7 @@ pub const ALL: &[Scenario] = &[
         "10 000 more clients, all back within 5 s",
         Fault::Crowd,
         5,
-        PROMISE,
+        CROWD,
     ),
     row(
         "F14",
@@ -311,7 +309,7 @@ pub const ALL: &[Scenario] = &[
         "reads, read-all, deletes while devices come and go",
         Fault::Acts,
         15,
-        PROMISE,
+        UNNOTICED,
     ),
     row(
         "F18",
@@ -353,9 +351,6 @@ pub const ALL: &[Scenario] = &[
         "a cocktail: two of the above each 10 s",
         Fault::Cocktail,
         60,
-        Limits {
-            lag_p99: None,
-            ..PROMISE
-        },
+        COCKTAIL,
     ),
 ];

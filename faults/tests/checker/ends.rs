@@ -75,13 +75,13 @@ fn what_comes_late_is_flagged() {
 #[test]
 fn a_node_that_grew_or_panicked_is_flagged() {
     flags(Check::Resources, |history, _| {
-        let resources = |before, resident_bytes| Line {
+        let resources = |before, peak_bytes| Line {
             at: u64::MAX,
             event: Event::Resources {
                 node: 0,
                 before,
-                restarted: false,
-                resident_bytes,
+                resident_bytes: 40 << 20,
+                peak_bytes,
                 descriptors: 10,
                 connections: 2,
                 threads: 3,

@@ -29,6 +29,8 @@ const LIMITS: Limits = Limits {
     failed_publishes: None,
     server_errors: None,
     lost_connections: None,
+    held_publish_p99: Some(1_500),
+    memory: Some(50),
 };
 
 /// Corrupts a copy of each good history, and expects this check to flag all of them.

@@ -157,7 +157,7 @@ impl Intake {
             return Ok(());
         }
         // Checks the payload, so that what is forged does not move the sender's number.
-        let message = letter.open(to)?;
+        let message = letter.open(to, self.shared_epoch(envelope.epoch))?;
         let is_repeat = self.is_repeat(envelope.node, envelope.n);
         if is_repeat && matches!(message.body, event::Body::Emit(_)) {
             self.ignored();
@@ -193,6 +193,12 @@ impl Intake {
         }
         self.last.insert(node, n);
         false
+    }
+
+    /// Nearly always the present one, which is there already.
+    fn shared_epoch(&self, epoch: &str) -> Arc<str> {
+        let own = self.own.epoch.get();
+        if *own == *epoch { own } else { epoch.into() }
     }
 
     /// An empty epoch is one that the sender does not know.
@@ -276,6 +282,7 @@ mod tests {
         Message {
             to: to.map(|id| UserId::try_from(id).unwrap()),
             published_at: 1,
+            epoch: "e1".into(),
             body: {
                 let event = Arc::new(Event::new("greeting", &"hello"));
                 match seq {
@@ -452,7 +459,11 @@ mod tests {
         let mut n = 0;
         let mut send = |desk: &mut Desk, epoch: &str| {
             n += 1;
-            let bytes = sender(2, epoch).message(n, &message(None, None)).unwrap();
+            let emit = Message {
+                epoch: epoch.into(),
+                ..message(None, None)
+            };
+            let bytes = sender(2, epoch).message(n, &emit).unwrap();
             desk.intake.take("p:all", &bytes);
             std::iter::from_fn(|| desk.incoming.try_recv().ok())
                 .filter(|incoming| matches!(incoming, Incoming::OtherEpoch))

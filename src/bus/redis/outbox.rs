@@ -168,6 +168,7 @@ mod tests {
         Message {
             to: None,
             published_at: 1,
+            epoch: "e1".into(),
             body: Body::Emit(Arc::new(Event::new("greeting", &"x".repeat(length)))),
         }
     }

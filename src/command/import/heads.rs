@@ -8,6 +8,7 @@ use crate::announce::now_ms;
 use crate::bus::{Bus, Sent, redis};
 use crate::command::{Failure, complain};
 use crate::config::Backends;
+use crate::epoch::Epoch;
 use crate::event::{Body, Message};
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -44,14 +45,16 @@ impl Heads {
 
     async fn tell_by(self, config: &redis::Config, store: &Store) -> Result<(), Failure> {
         let (tasks, metrics) = (Tasks::default(), Arc::new(Metrics::new()));
-        let epoch = store.epoch().await?.into();
+        let epoch: Arc<str> = store.epoch().await?.into();
         // Nobody reads what other nodes say: the channel is bounded, and the bus does not wait for us.
-        let (bus, _unread) = redis::Bus::connect(config, epoch, metrics, &tasks)?;
+        let (bus, _unread) =
+            redis::Bus::connect(config, Epoch::new(Arc::clone(&epoch)), metrics, &tasks)?;
         let mut outcome = Ok(());
         for (user, seq) in self.0 {
             let message = Message {
                 to: Some(user),
                 published_at: now_ms(),
+                epoch: Arc::clone(&epoch),
                 body: Body::Reached(seq),
             };
             let sent = tokio::time::timeout(PATIENCE, taken(&bus, &message)).await;

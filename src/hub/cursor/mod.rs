@@ -153,7 +153,7 @@ impl<E> Cursor<E> {
 
     /// A change came, from the bus or from this node: in any order, any number of times.
     ///
-    /// It must be of the present epoch; see [`epoch_changed`](Self::epoch_changed).
+    /// It must be of the present epoch, or it is [`reached`](Self::reached); see [`epoch_changed`](Self::epoch_changed).
     pub fn change(&mut self, change: Change<E>, outlet: &mut impl Outlet<E>) -> Step {
         match self.phase {
             Phase::Joining | Phase::Stalled => Step::Nothing,
@@ -215,6 +215,17 @@ impl<E> Cursor<E> {
             }
             Phase::Live | Phase::Joining | Phase::Stalled => Step::Nothing,
         }
+    }
+
+    /// The user's head is said to be at least `seq`, by whom does not matter: it is read, not believed.
+    ///
+    /// So is a change of another epoch. It may be of a history that ended, and another change may have its seq in this
+    /// one.
+    pub fn reached(&mut self, seq: u64) -> Step {
+        if self.seq().is_some_and(|served| served >= seq) {
+            return Step::Nothing;
+        }
+        self.check(seq)
     }
 
     /// The history was replaced: every seq means something else now, and the client will be told.

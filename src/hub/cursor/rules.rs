@@ -642,3 +642,17 @@ fn transient_emits_wait_for_the_first_synchronisation_only() {
 fn an_idle_cursor_is_small() {
     assert!(size_of::<Cursor<std::sync::Arc<[u8]>>>() <= 80);
 }
+
+/// A change of another history is none that may be handed over: all it says is that the store knows more.
+#[test]
+fn what_is_only_said_to_be_reached_is_read() {
+    let (mut cursor, mut wire) = (live(3), Wire::wide());
+    assert_eq!(cursor.reached(3), Step::Nothing);
+    let read = read_of(cursor.reached(4));
+    assert_eq!(read.since, Some(3));
+    let none = missed([], 3);
+    assert_eq!(cursor.caught_up(read, &none, &mut wire), Step::Nothing);
+    assert!(!wire.said().iter().any(|said| said.starts_with("change")));
+    assert_eq!(cursor.change(change(4), &mut wire), Step::Nothing);
+    assert_eq!(wire.said(), ["change 4", "count 40 at 4"]);
+}

@@ -5,6 +5,7 @@
 //! was cancelled under way, and what the next request writes there is acknowledged and lost; and after
 //! a restart of the server, each idle connection costs one request.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
@@ -14,6 +15,8 @@ use parking_lot::Mutex;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgSeverity};
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
+
+use super::bulkhead::{Bulkhead, Place};
 
 /// How long a request waits for its turn, and then for a new connection if there is no idle one.
 const LEASE_DEADLINE: Duration = Duration::from_secs(1);
@@ -35,6 +38,7 @@ pub(super) struct Connections {
     opening: Mutex<Vec<Opening>>,
     /// How many were made.
     made: watch::Sender<u64>,
+    bulkhead: Bulkhead,
 }
 
 #[derive(Debug)]
@@ -57,6 +61,8 @@ pub(super) struct Lease<'store> {
     pub(super) connection: PgConnection,
     home: &'store Connections,
     turn: SemaphorePermit<'store>,
+    /// Of the users whom it writes for.
+    places: Vec<Place<'store>>,
 }
 
 impl Connections {
@@ -69,6 +75,7 @@ impl Connections {
             idle: Mutex::default(),
             opening: Mutex::default(),
             made: watch::Sender::default(),
+            bulkhead: Bulkhead::default(),
         }
     }
 
@@ -80,6 +87,14 @@ impl Connections {
     /// How many were made; changes with each new one.
     pub(super) fn made(&self) -> watch::Receiver<u64> {
         self.made.subscribe()
+    }
+
+    /// For a write that takes the locks of these users.
+    pub(super) async fn lease_for(&self, users: BTreeSet<&str>) -> Result<Lease<'_>, sqlx::Error> {
+        let places = self.bulkhead.enter(users).await;
+        let places = places.ok_or(sqlx::Error::PoolTimedOut)?;
+        let lease = self.lease().await?;
+        Ok(Lease { places, ..lease })
     }
 
     pub(super) async fn lease(&self) -> Result<Lease<'_>, sqlx::Error> {
@@ -97,6 +112,7 @@ impl Connections {
             connection,
             home: self,
             turn,
+            places: Vec::new(),
         })
     }
 
@@ -170,6 +186,7 @@ impl Lease<'_> {
             connection,
             home,
             turn,
+            places,
         } = self;
         let mut idle = home.idle.lock();
         if result.as_ref().err().is_some_and(broke_the_connection) {
@@ -180,7 +197,7 @@ impl Lease<'_> {
                 since: Instant::now(),
             });
         }
-        drop((idle, turn));
+        drop((idle, turn, places));
         result
     }
 }

@@ -133,7 +133,8 @@ impl Store {
             .bind(column(batch, |draft| {
                 draft.expires_at.map(|time| time.trunc_subsecs(3))
             }));
-        Ok(self.rows(query).await?)
+        let users = to.iter().map(|address| address.user.as_str()).collect();
+        Ok(self.rows_of(users, query).await?)
     }
 
     async fn look_up(

@@ -142,7 +142,8 @@ impl Store {
     ) -> Result<Option<Updated>, StoreError> {
         let change = || async {
             Ok(self
-                .rows(
+                .rows_of(
+                    [user.as_str()].into(),
                     sqlx::query(SET_READ)
                         .bind(user.as_str())
                         .bind(id)
@@ -168,7 +169,10 @@ impl Store {
     ) -> Result<Option<Updated>, StoreError> {
         let change = || async {
             Ok(self
-                .rows(sqlx::query(SET_CLICKED).bind(user.as_str()).bind(id))
+                .rows_of(
+                    [user.as_str()].into(),
+                    sqlx::query(SET_CLICKED).bind(user.as_str()).bind(id),
+                )
                 .await?)
         };
         let rows = with_second_try(change).await?;
@@ -206,7 +210,8 @@ impl Store {
     ) -> Result<Deletion, StoreError> {
         let change = || async {
             Ok(self
-                .rows(
+                .rows_of(
+                    [user.as_str()].into(),
                     sqlx::query(DELETE)
                         .bind(user.as_str())
                         .bind(id)
@@ -239,7 +244,7 @@ impl Store {
     /// Four round trips: begin, lock, change, commit. After an error in between, the connection is closed:
     /// that undoes the rest at once.
     async fn change_all(&self, user: &UserId, change: &'static str) -> Result<Bulk, StoreError> {
-        let mut lease = self.connections.lease().await?;
+        let mut lease = self.connections.lease_for([user.as_str()].into()).await?;
         let bulk = in_time(
             ANSWER_DEADLINE,
             change_all(&mut lease.connection, user, change),

@@ -3,9 +3,11 @@
 //! Every write takes the lock of the user's row in `user_feed` before it touches a notification, and
 //! several users are locked in the order of their ids: so writes wait for each other and do not deadlock.
 
+mod bulkhead;
 mod capacity;
 mod connections;
 mod create;
+mod durability;
 mod expire;
 mod gathered;
 mod import;
@@ -15,6 +17,7 @@ mod read;
 mod received;
 mod retain;
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,15 +28,16 @@ use sqlx::query::Query;
 use sqlx::{ConnectOptions, Connection, Postgres, Row};
 use tokio::sync::watch;
 
-use self::connections::{Connections, in_time};
+use self::connections::{Connections, Lease, in_time};
 use super::StoreError;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// The server gives up a statement after this.
 const STATEMENT_TIMEOUT: &str = "2000";
-/// The server gives up waiting for a row that somebody else holds after this.
-const LOCK_TIMEOUT: &str = "1000";
+/// The server gives up waiting for a row that somebody else holds after this. Three in a row may wait for each other as
+/// well, so that the last of a user's places waits three times as long.
+const LOCK_TIMEOUT: &str = "500";
 /// The server undoes a transaction whose node has fallen silent after this: it holds a user's lock.
 const IDLE_TIMEOUT: &str = "5000";
 /// Without an answer by then there is no server at the other end, or no link to it: it would have given
@@ -140,10 +144,25 @@ impl Store {
         &self,
         query: Query<'_, Postgres, PgArguments>,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
-        let mut lease = self.connections.lease().await?;
-        let answer = in_time(ANSWER_DEADLINE, query.fetch_all(&mut lease.connection)).await;
-        lease.end(answer)
+        rows(self.connections.lease().await?, query).await
     }
+
+    /// The same, for a statement that takes the locks of these users.
+    async fn rows_of(
+        &self,
+        users: BTreeSet<&str>,
+        query: Query<'_, Postgres, PgArguments>,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        rows(self.connections.lease_for(users).await?, query).await
+    }
+}
+
+async fn rows(
+    mut lease: Lease<'_>,
+    query: Query<'_, Postgres, PgArguments>,
+) -> Result<Vec<PgRow>, sqlx::Error> {
+    let answer = in_time(ANSWER_DEADLINE, query.fetch_all(&mut lease.connection)).await;
+    lease.end(answer)
 }
 
 /// Runs `attempt`, and once more if the server undid it for the sake of another transaction: nothing of

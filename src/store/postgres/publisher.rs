@@ -123,7 +123,7 @@ impl Store {
                 .bind(edit.badge.as_ref().and_then(Option::as_deref))
                 .bind(edit.expires_at.is_some())
                 .bind(expires_at);
-            Ok(self.rows(query).await?)
+            Ok(self.rows_of([user.as_str()].into(), query).await?)
         };
         let rows = with_second_try(change).await?;
         match rows.first() {
@@ -138,14 +138,15 @@ impl Store {
 
     /// After an error in between, the connection is closed: that undoes the rest at once.
     async fn erase_once(&self, user: &UserId) -> Result<Erasure, StoreError> {
-        let mut lease = self.connections.lease().await?;
+        let mut lease = self.connections.lease_for([user.as_str()].into()).await?;
         let erasure = in_time(ERASE_DEADLINE, erase(&mut lease.connection, user)).await?;
         Ok(lease.end(Ok(erasure))?)
     }
 
     /// One round trip.
     pub(in crate::store) async fn revoke(&self, user: &UserId) -> Result<Revocation, StoreError> {
-        let change = || async { Ok(self.rows(sqlx::query(REVOKE).bind(user.as_str())).await?) };
+        let query = || sqlx::query(REVOKE).bind(user.as_str());
+        let change = || async { Ok(self.rows_of([user.as_str()].into(), query()).await?) };
         let rows = with_second_try(change).await?;
         let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
         Ok(FeedRow::from_row(row)?.revocation()?)

@@ -45,6 +45,8 @@ pub(super) enum Move {
     Reconnect,
     /// The history loses its last commit, and the epoch changes.
     Failover,
+    /// The doorbell of this seq comes, of the history that ended.
+    DeliverStale(u64),
 }
 
 /// What a world still has in store, and how narrow it is.
@@ -73,6 +75,8 @@ pub(super) struct World {
     history: History,
     /// What the bus still does with each commit.
     bells: Vec<Bell>,
+    /// Doorbells of the history that ended: they may still come.
+    stale: Vec<u64>,
     /// The bus passes on what is published from now on.
     subscribed: bool,
     /// The cursor was told so, or that nobody waits for it.
@@ -107,6 +111,7 @@ impl World {
             left: limits,
             history: History::default(),
             bells: Vec::new(),
+            stale: Vec::new(),
             subscribed: false,
             confirmed: false,
             lost: false,
@@ -135,6 +140,9 @@ impl World {
             let in_flight = *bell == Bell::InFlight;
             may(in_flight && self.left.duplicates > 0, Move::Duplicate(seq));
             may(in_flight && self.left.losses > 0, Move::Lose(seq));
+        }
+        for seq in &self.stale {
+            may(true, Move::DeliverStale(*seq));
         }
         may(self.lost, Move::Check);
         may(!self.confirmed && self.left.give_ups > 0, Move::GiveUp);
@@ -224,6 +232,11 @@ impl World {
             }
             Move::Reconnect => self.reconnect(),
             Move::Failover => self.failover(),
+            Move::DeliverStale(seq) => {
+                self.stale.retain(|other| *other != seq);
+                let step = self.cursor.reached(seq);
+                self.take(step);
+            }
         }
         self.renumber();
         self.socket.fault.map_or(Ok(()), Err)?;
@@ -385,6 +398,9 @@ impl World {
     fn failover(&mut self) {
         self.left.failovers -= 1;
         self.history.lose_last();
+        let bells = self.bells.iter().zip(1..);
+        let rings = bells.filter(|(bell, _)| **bell != Bell::Gone);
+        self.stale = rings.map(|(_, seq)| seq).collect();
         self.bells = vec![Bell::Gone; self.history.events.len()];
         self.socket.epoch = self.history.epoch;
         self.lost = false;
