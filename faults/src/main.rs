@@ -143,7 +143,7 @@ fn again(history: &std::path::Path) -> Result<bool, Trouble> {
 }
 
 async fn all(arguments: &Run) -> Result<bool, Trouble> {
-    let (mut passed, mut failed) = (0, 0);
+    let (mut passed, mut failed, mut broken, mut unplayed) = (0, 0, false, None);
     table::head();
     for seed in arguments.seed..arguments.seed.saturating_add(arguments.seeds) {
         for scenario in chosen(arguments)? {
@@ -164,16 +164,22 @@ async fn all(arguments: &Run) -> Result<bool, Trouble> {
                         ));
                     }
                     *(if fine { &mut passed } else { &mut failed }) += 1;
+                    broken |= !fine;
                 }
                 Err(trouble) => {
                     failed += 1;
                     say(&format!("{}: the rig failed: {trouble}", scenario.id));
+                    unplayed = Some(trouble);
                 }
             }
         }
     }
     say(&format!("# faults: {passed} passed, {failed} failed"));
-    Ok(failed == 0)
+    match unplayed {
+        // Unless there is worse.
+        Some(trouble) if !broken => Err(trouble),
+        _ => Ok(failed == 0),
+    }
 }
 
 fn chosen(arguments: &Run) -> Result<Vec<&'static Scenario>, Trouble> {

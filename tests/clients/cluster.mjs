@@ -172,9 +172,9 @@ class Cluster {
     return json(answer, 201);
   }
 
-  /** Kills a node, and gives the one that takes its place, at the same address. */
-  async restart(node) {
-    await node.kill();
+  /** Ends a node, at once or as a deployment does, and gives the one that takes its place, at the same address. */
+  async restart(node, end = 'kill') {
+    await node[end]();
     return startNode(this.env, this.folder, node.port);
   }
 

@@ -7,7 +7,7 @@ import { createServer } from 'node:http';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { describe, test } from 'node:test';
-import { alone, cluster, noServices } from './cluster.mjs';
+import { alone, cluster, noServices, until } from './cluster.mjs';
 import { Gate } from './gate.mjs';
 import { sign } from './token.mjs';
 
@@ -23,7 +23,9 @@ const clients = {
   'Python, threads': { command: [...python, 'threads'], nodes: 1 },
   Java: { command: java, nodes: 1 },
 };
-const start = (nodes) => (nodes > 1 && !noServices ? cluster(nodes) : alone());
+/** So few that a crowd of ours uses them up. */
+const settings = { BELLHOP_LIMIT_HANDSHAKES_PER_SECOND: '50' };
+const start = (nodes) => (nodes > 1 && !noServices ? cluster(nodes, settings) : alone(settings));
 
 const wanted = new RegExp(process.env.SCENARIOS ?? '');
 const scenarios = JSON.parse(await readFile(here('scenario.json'), 'utf8')).filter(({ name }) => wanted.test(name));
@@ -40,6 +42,7 @@ function large() {
 /** What players ask of the world around them, over HTTP: users, tokens, times, a network to lose, a node to restart. */
 class Driver {
   #gates = {};
+  #crowd;
   #users = 0;
   #server = createServer((request, response) => this.#serve(request, response));
 
@@ -54,6 +57,7 @@ class Driver {
   }
 
   async close() {
+    clearInterval(this.#crowd);
     await this.#closeGates();
     this.#server.closeAllConnections();
     this.#server.close();
@@ -108,9 +112,31 @@ class Driver {
     this.#gates[device].open();
   }
 
-  async restart() {
+  async restart({ end }) {
     const { nodes } = this.nodes;
-    nodes[nodes.length - 1] = await this.nodes.restart(nodes[nodes.length - 1]);
+    nodes[nodes.length - 1] = await this.nodes.restart(nodes[nodes.length - 1], end);
+  }
+
+  /** From now on strangers take all the handshakes that the last node has to give. */
+  async crowd() {
+    const { url } = this.nodes.nodes.at(-1);
+    const handshake = async () => {
+      const answer = await fetch(`${url}/socket.io/?EIO=4&transport=polling`, { signal: AbortSignal.timeout(5000) });
+      await answer.text();
+      return answer.status;
+    };
+    await new Promise((full) => {
+      this.#crowd = setInterval(async () => {
+        const answers = await Promise.allSettled(Array.from({ length: 20 }, handshake));
+        if (answers.some(({ value }) => value === 429)) full();
+      }, 50);
+    });
+  }
+
+  /** The device has been refused; the crowd goes. */
+  async refused({ device }) {
+    const gate = this.#gates[device];
+    await until(`${device} to be refused`, () => gate.refusals > 0, 10).finally(() => clearInterval(this.#crowd));
   }
 
   /** Claims `iat` and `exp` are seconds from now. */

@@ -53,6 +53,8 @@ pub struct Figures {
     pub server_errors: usize,
     /// Publishing requests during the fault to users whose row was held; the others leave them out.
     pub held_publish: Percentiles,
+    /// Acknowledgements during the fault that say so.
+    pub deferred: usize,
     /// MiB that the node that grew most used more than just before the fault.
     pub memory: u64,
 }

@@ -99,6 +99,8 @@ pub struct Limits {
     pub lost_connections: Option<usize>,
     /// A publishing request during the fault to a user whose row somebody holds, whatever its answer: the 99th percentile. Those are in no other bound.
     pub held_publish_p99: Option<u64>,
+    /// Whether publishers have to be told, at least once during the fault, that delivery is deferred.
+    pub deferred: bool,
     /// MiB that a node may have used more, at any time from the fault on, than just before it.
     pub memory: Option<u64>,
 }
@@ -136,6 +138,10 @@ pub fn check(history: &[Line], limits: &Limits) -> Report {
     let mut figures = figures::count(&facts);
     state::check(&facts, limits, &mut figures, &mut found);
     timing::check(&facts, limits, &mut figures, &mut found);
+    if figures.acknowledged == 0 {
+        let what = "nothing was acknowledged: nothing is shown".to_owned();
+        found.add(Check::Acknowledged, what, &[1]);
+    }
     let remarks = history.iter().filter_map(|line| match &line.event {
         Event::Remark { what } => Some(what.clone()),
         _ => None,

@@ -40,10 +40,10 @@ impl Bulk {
             let began = Instant::now();
             let answer = self.cluster.publish(self.node, &self.key, &body).await;
             let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-            if let Ok((201, body)) = &answer {
+            if let Ok((201, _, body)) = &answer {
                 return self.acknowledged(body, millis);
             }
-            let why = answer.map_or("connection lost".to_owned(), |(status, _)| {
+            let why = answer.map_or("connection lost".to_owned(), |(status, ..)| {
                 status.to_string()
             });
             self.each(|key, user| Event::Info {

@@ -121,13 +121,13 @@ impl Cluster {
         address.map_or_else(String::new, |address| format!("http://{address}"))
     }
 
-    /// Publishes once, and answers status and body.
+    /// Publishes once, and answers status, whether it says when to come again, and body.
     pub async fn publish(
         &self,
         node: usize,
         key: &str,
         body: &Value,
-    ) -> Result<(u16, Value), NoAnswer> {
+    ) -> Result<(u16, bool, Value), NoAnswer> {
         let url = format!("{}/api/notifications", self.address(node));
         let request = self
             .http
@@ -142,7 +142,8 @@ impl Cluster {
         let answer = request.send().await.map_err(lost)?;
         let status = answer.status().as_u16();
         let lost = |error: reqwest::Error| NoAnswer::Lost(kind(&error));
-        Ok((status, answer.json().await.map_err(lost)?))
+        let says_when = answer.headers().contains_key("retry-after");
+        Ok((status, says_when, answer.json().await.map_err(lost)?))
     }
 
     /// Asks a node for a user's count with this token; answers the status.

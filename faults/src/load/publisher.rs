@@ -117,10 +117,14 @@ impl Publish {
         let answer = self.cluster.publish(node, &key, &self.body()).await;
         let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let (event, next) = match answer {
-            Ok((201, body)) => (self.acknowledged(&body, millis), Next::Settled),
-            Ok((status, body)) => {
+            Ok((201, _, body)) => (self.acknowledged(&body, millis), Next::Settled),
+            Ok((status, says_when, body)) => {
                 let code = body.get("code").and_then(Value::as_str).unwrap_or_default();
                 let outcome = Outcome::of(status);
+                if !(says_when && matches!(status, 429 | 503)) {
+                    let what = format!("a publish was answered {status} {code}");
+                    self.recorder.add(Event::Expect { what, fine: false });
+                }
                 let event = self.unacknowledged(outcome, format!("{status} {code}"), millis);
                 let settled = outcome == Outcome::Refused;
                 (event, if settled { Next::Settled } else { Next::Later })

@@ -5,7 +5,7 @@ use crate::check::Limits;
 /// Any single fault: what the promise says.
 pub(super) const PROMISE: Limits = Limits {
     lag_p99: Some(7_000),
-    lag_max: None,
+    lag_max: Some(7_000),
     lag_after_p99: Some(1_000),
     recovery_p99: None,
     recovery_max: None,
@@ -14,6 +14,7 @@ pub(super) const PROMISE: Limits = Limits {
     server_errors: None,
     lost_connections: None,
     held_publish_p99: None,
+    deferred: false,
     memory: Some(50),
 };
 
@@ -44,6 +45,7 @@ pub(super) const VANISHED: Limits = Limits {
 
 pub(super) const REDIS_DOWN: Limits = Limits {
     lag_p99: Some(2_500),
+    deferred: true,
     ..BUS
 };
 
@@ -79,9 +81,16 @@ pub(super) const FLAPS: Limits = Limits {
     ..PROMISE
 };
 
-/// No one waits for the feed, but only for the slow way.
+/// Its load ends in the fault: what was published last, only the feed brings.
+pub(super) const KILLED_AFTER_COMMIT: Limits = Limits {
+    lag_after_p99: None,
+    ..NODE
+};
+
+/// No one waits for the feed, but only for the slow way. The load ends in the fault.
 pub(super) const SLOW_SUBSCRIBING: Limits = Limits {
     lag_max: Some(2_000),
+    lag_after_p99: None,
     ..FLAPS
 };
 
@@ -118,5 +127,7 @@ pub(super) const CROWD: Limits = Limits {
 /// Two faults at a time: the promise is of one.
 pub(super) const COCKTAIL: Limits = Limits {
     lag_p99: None,
+    lag_max: None,
+    lag_after_p99: None,
     ..PROMISE
 };

@@ -14,6 +14,8 @@ const LONG: usize = 4_000;
 /// How often nodes closed a connection that did not take what it was sent.
 const CLOSED: &str =
     r#"bellhop_connections_closed_total{transport="websocket",reason="slow_consumer"}"#;
+/// How many handshakes nodes refused because too many came.
+const REFUSED: &str = r#"bellhop_connections_rejected_total{reason="rate_limited"}"#;
 /// Statements that a node has sent for sockets.
 const STATEMENTS: &str = "bellhop_socket_reads_total";
 const CROWD: usize = 10_000;
@@ -111,9 +113,12 @@ impl Scene<'_> {
             nodes.for_each(|node| node.postgres.set(Class::Any, mode));
         };
         postgres(FAR);
+        let before = self.sum(REFUSED, 0.0).await;
         self.flap(Mode::Reset).await;
         self.lasts().await;
         postgres(Mode::Pass);
+        let refused = self.sum(REFUSED, 0.0).await - before;
+        self.expect("nodes refused handshakes", refused > 0.0);
     }
 
     /// Ten thousand more clients, all back within 5 s: what nodes ask the database for them.
@@ -193,7 +198,7 @@ impl Scene<'_> {
         let mut random = self.random.fork(3);
         let users = self.load.size.users;
         let nodes = self.rig.nodes.len();
-        let mut away = Vec::new();
+        let (mut away, mut asked, mut done) = (Vec::new(), 0, 0);
         let act = async || {
             let user = user_name(random.below(users));
             let node = random.below(nodes);
@@ -209,7 +214,9 @@ impl Scene<'_> {
                 (_, Some(id)) => ("PATCH", format!("/api/notifications/{id}/read")),
                 (_, None) => return,
             };
-            self.load.cluster.act(node, &user, method, &path).await;
+            let status = self.load.cluster.act(node, &user, method, &path).await;
+            asked += 1;
+            done += usize::from(status.is_some_and(|status| (200..300).contains(&status)));
             let device = random.below(self.load.devices.len());
             if random.below(4) == 0 {
                 self.load.tell(Command::Away, |number| number == device);
@@ -221,6 +228,11 @@ impl Scene<'_> {
             }
         };
         self.each(Duration::from_millis(50), act).await;
+        // Some meet what another has deleted.
+        self.expect(
+            &format!("{done} of {asked} acts were done"),
+            done * 2 > asked && done > 10,
+        );
         self.load
             .tell(Command::Live, |number| away.contains(&number));
     }

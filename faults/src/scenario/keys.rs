@@ -59,7 +59,7 @@ impl Scene<'_> {
         let body = json!({ "userId": user_name(0), "title": "another" });
         for node in 0..self.rig.nodes.len() {
             let answer = self.load.cluster.publish(node, key, &body).await;
-            let status = answer.map_or(0, |(status, _)| status);
+            let status = answer.map_or(0, |(status, ..)| status);
             let what =
                 format!("the key {key} with another body was answered {status} by node {node}");
             self.expect(&what, status == 422);

@@ -62,6 +62,11 @@ impl Scene<'_> {
             };
             proxy.set(class, mode);
             tokio::time::sleep(UNTOLD).await;
+            if !unanswered {
+                // No later change of theirs tells the users of what was not announced.
+                self.load.hush();
+                tokio::time::sleep(UNTOLD).await;
+            }
             node.process.signal("KILL");
             node.process.ended(STUCK).await;
             // What the proxy holds is lost, not late.

@@ -10,6 +10,8 @@ use crate::proxy::{Class, Mode};
 use crate::rig::Trouble;
 use crate::tasks::Task;
 
+/// What nodes could not do because of the store.
+const ERRORS: &str = "bellhop_store_errors_total";
 /// Until publishing works again.
 const BACK: Duration = Duration::from_secs(5);
 /// Users whom one request is for.
@@ -30,8 +32,10 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Within 5 s, a new publish is acknowledged.
+    /// The fault was felt; and within 5 s, a new publish is acknowledged.
     async fn publishes_again(&self) {
+        let errors = self.sum(ERRORS, 0.0).await;
+        self.expect("nodes count that the store failed", errors > 0.0);
         let publish = Publish {
             cluster: self.load.cluster.clone(),
             recorder: self.load.recorder.clone(),

@@ -57,15 +57,17 @@ impl Scene<'_> {
     }
 
     pub(super) async fn subscribers_killed(&mut self) {
+        let mut kills = 0.0;
         let kill = async || {
             self.rig.redis.command("CLIENT KILL TYPE pubsub").await;
+            kills += 1.0;
         };
         let before = self.sum(RECONNECTIONS, 0.0).await;
         self.each(Duration::from_millis(500), kill).await;
         let after = self.sum(RECONNECTIONS, 0.0).await;
         self.expect(
-            "the nodes count that they connected to Redis anew",
-            after > before,
+            &format!("nodes connected anew {} times", after - before),
+            after - before >= kills,
         );
     }
 
@@ -123,6 +125,7 @@ impl Scene<'_> {
         let (Some(sentinels), master) = (&self.rig.sentinels, &self.rig.redis) else {
             return Ok(());
         };
+        let before = self.sum(RECONNECTIONS, 0.0).await;
         match how {
             Failover::Killed => master.process.signal("KILL"),
             Failover::Asked => sentinels.fail_over().await,
@@ -147,6 +150,8 @@ impl Scene<'_> {
         // It becomes a replica, and whoever still listens to it is thrown out.
         self.lasts().await;
         self.is_up_again().await;
+        let after = self.sum(RECONNECTIONS, 0.0).await;
+        self.expect("nodes joined the new master", after > before);
         Ok(())
     }
 
@@ -162,6 +167,7 @@ impl Scene<'_> {
         let Some(node) = self.rig.nodes.get(number) else {
             return;
         };
+        let before = self.sum(RECONNECTIONS, 0.0).await;
         node.process.signal("STOP");
         let channels = redis.command("PUBSUB CHANNELS *").await.unwrap_or_default();
         let channels: Vec<_> = channels.lines().filter(|line| line.contains(':')).collect();
@@ -178,5 +184,7 @@ impl Scene<'_> {
         }
         node.process.signal("CONT");
         self.lasts().await;
+        let after = self.sum(RECONNECTIONS, 0.0).await;
+        self.expect("the node that was flooded joined anew", after > before);
     }
 }

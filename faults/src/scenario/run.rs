@@ -93,15 +93,18 @@ async fn play(
     recorder: Arc<Recorder>,
 ) -> Result<Option<PathBuf>, Trouble> {
     let random = Random::new(options.seed);
-    let settings: &[_] = match options.short {
-        true => &[("BELLHOP_DRAIN_SECONDS", "5")],
-        false => &[],
-    };
+    let mut settings = Vec::new();
+    if options.short {
+        settings.push(("BELLHOP_DRAIN_SECONDS", "5"));
+    }
+    if scenario.fault == Fault::Storm {
+        settings.push(("BELLHOP_LIMIT_HANDSHAKES_PER_SECOND", "10"));
+    }
     let plan = Plan {
         program: &options.program,
         nodes: options.nodes,
         seed: options.seed,
-        settings,
+        settings: &settings,
         sentinels: matches!(scenario.fault, Fault::Failover(_)),
         clocks: scenario.fault == Fault::ClocksDiffer,
     };

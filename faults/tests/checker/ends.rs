@@ -88,7 +88,7 @@ fn a_node_that_grew_or_panicked_is_flagged() {
             },
         };
         history.push(resources(true, 40 << 20));
-        history.push(resources(false, 140 << 20));
+        history.push(resources(false, 91 << 20));
     });
     flags(Check::Resources, |history, _| {
         let event = Event::Log { node: 1, panics: 1 };

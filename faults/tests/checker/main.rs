@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, and looks at the events that it is about"
 )]
 
+mod bounds;
 mod deliveries;
 mod ends;
 mod pairs;
@@ -29,17 +30,23 @@ const LIMITS: Limits = Limits {
     failed_publishes: None,
     server_errors: None,
     lost_connections: None,
-    held_publish_p99: Some(1_500),
+    held_publish_p99: None,
+    deferred: false,
     memory: Some(50),
 };
 
 /// Corrupts a copy of each good history, and expects this check to flag all of them.
 fn flags(expected: Check, corrupt: impl Fn(&mut Vec<Line>, &mut Random)) {
+    flags_by(&LIMITS, expected, corrupt);
+}
+
+/// The same, by other bounds.
+fn flags_by(limits: &Limits, expected: Check, corrupt: impl Fn(&mut Vec<Line>, &mut Random)) {
     for seed in 0..SEEDS {
         let mut random = Random::new(seed);
         let mut history = good_history(seed);
         corrupt(&mut history, &mut random);
-        let report = check(&history, &LIMITS);
+        let report = check(&history, limits);
         assert!(
             report.of(expected) > 0,
             "seed {seed}: {expected} was not flagged, but {:?}",
@@ -135,6 +142,16 @@ fn what_another_history_undid_is_not_lost_and_nobody_may_go_on_from_it() {
         told_twice.insert(told, good[told].clone());
         assert!(
             check(&told_twice, &LIMITS).of(Check::Converged) > 0,
+            "seed {seed}"
+        );
+
+        let mut told_late = good.clone();
+        told_late
+            .iter_mut()
+            .skip(told)
+            .for_each(|line| line.at += 16_000_000);
+        assert!(
+            check(&told_late, &LIMITS).of(Check::Late) > 0,
             "seed {seed}"
         );
 
