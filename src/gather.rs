@@ -16,8 +16,8 @@ use crate::tasks::Tasks;
 const AT_ONCE: usize = 256;
 
 /// From one statement to the next, unless enough wait: at rest nothing is waited for, and when many come
-/// together they go together, at most 40 statements a second.
-const PAUSE: Duration = Duration::from_millis(25);
+/// together they go together, at most 25 statements a second.
+const PAUSE: Duration = Duration::from_millis(40);
 
 /// So many are not made to wait for others.
 const ENOUGH: usize = 128;

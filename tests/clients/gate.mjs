@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { connect, createServer } from 'node:net';
 
 export class Gate {
-  /** Answers of a node that said: too many, come again later. */
+  /** Answers of a node that said: full, come again later. */
   refusals = 0;
   #open = true;
   #sockets = new Set();
@@ -42,7 +42,7 @@ export class Gate {
     upstream.once('connect', () => {
       reached = true;
       client.once('close', () => upstream.destroy());
-      upstream.on('data', (chunk) => (this.refusals += chunk.subarray(0, 13).toString() === 'HTTP/1.1 429 '));
+      upstream.on('data', (chunk) => (this.refusals += chunk.subarray(0, 13).toString() === 'HTTP/1.1 503 '));
       client.pipe(upstream).pipe(client);
     });
     upstream.once('close', () => (reached ? client.destroySoon() : this.#forward(client, others)));

@@ -7,6 +7,7 @@ import { createServer } from 'node:http';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { describe, test } from 'node:test';
+import { io } from 'socket.io-client';
 import { alone, cluster, noServices, until } from './cluster.mjs';
 import { Gate } from './gate.mjs';
 import { sign } from './token.mjs';
@@ -23,8 +24,8 @@ const clients = {
   'Python, threads': { command: [...python, 'threads'], nodes: 1 },
   Java: { command: java, nodes: 1 },
 };
-/** So few that a crowd of ours uses them up. */
-const settings = { BELLHOP_LIMIT_HANDSHAKES_PER_SECOND: '50' };
+/** Places that a crowd of ours can take. */
+const settings = { BELLHOP_LIMIT_CONNECTIONS: '20' };
 const start = (nodes) => (nodes > 1 && !noServices ? cluster(nodes, settings) : alone(settings));
 
 const wanted = new RegExp(process.env.SCENARIOS ?? '');
@@ -42,7 +43,7 @@ function large() {
 /** What players ask of the world around them, over HTTP: users, tokens, times, a network to lose, a node to restart. */
 class Driver {
   #gates = {};
-  #crowd;
+  #crowd = [];
   #users = 0;
   #server = createServer((request, response) => this.#serve(request, response));
 
@@ -57,7 +58,7 @@ class Driver {
   }
 
   async close() {
-    clearInterval(this.#crowd);
+    this.#disperse();
     await this.#closeGates();
     this.#server.closeAllConnections();
     this.#server.close();
@@ -117,26 +118,27 @@ class Driver {
     nodes[nodes.length - 1] = await this.nodes.restart(nodes[nodes.length - 1], end);
   }
 
-  /** From now on strangers take all the handshakes that the last node has to give. */
+  /** Strangers take all the places that the last node has left. */
   async crowd() {
     const { url } = this.nodes.nodes.at(-1);
-    const handshake = async () => {
-      const answer = await fetch(`${url}/socket.io/?EIO=4&transport=polling`, { signal: AbortSignal.timeout(5000) });
-      await answer.text();
-      return answer.status;
-    };
-    await new Promise((full) => {
-      this.#crowd = setInterval(async () => {
-        const answers = await Promise.allSettled(Array.from({ length: 20 }, handshake));
-        if (answers.some(({ value }) => value === 429)) full();
-      }, 50);
-    });
+    for (let full = false; !full; ) {
+      const auth = { token: this.nodes.token(`stranger-${this.#crowd.length}`) };
+      const stranger = io(url, { auth, transports: ['websocket'], forceNew: true, reconnection: false });
+      this.#crowd.push(stranger);
+      full = await new Promise((answer) => {
+        stranger.once('connect', () => answer(false));
+        stranger.once('connect_error', () => answer(true));
+      });
+    }
   }
 
-  /** The device has been refused; the crowd goes. */
+  /** The device has been refused; the strangers go. */
   async refused({ device }) {
-    const gate = this.#gates[device];
-    await until(`${device} to be refused`, () => gate.refusals > 0, 10).finally(() => clearInterval(this.#crowd));
+    await until(`${device} to be refused`, () => this.#gates[device].refusals > 0, 10).finally(() => this.#disperse());
+  }
+
+  #disperse() {
+    this.#crowd.splice(0).forEach((stranger) => stranger.disconnect());
   }
 
   /** Claims `iat` and `exp` are seconds from now. */

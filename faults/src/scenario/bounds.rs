@@ -23,6 +23,7 @@ pub(super) const BUS: Limits = Limits {
     publish_p99: Some(300),
     failed_publishes: Some(0),
     lost_connections: Some(0),
+    memory: Some(20),
     ..PROMISE
 };
 
@@ -100,8 +101,9 @@ pub(super) const ROW_LOCKED: Limits = Limits {
     ..UNNOTICED
 };
 
-/// More than there are connections to the database: the others may have to come again.
+/// More than there are connections to the database: all wait for one, and the others may have to come again.
 pub(super) const ROWS_LOCKED: Limits = Limits {
+    held_publish_p99: Some(2_500),
     publish_p99: Some(1_500),
     failed_publishes: None,
     ..ROW_LOCKED
@@ -110,6 +112,12 @@ pub(super) const ROWS_LOCKED: Limits = Limits {
 pub(super) const BULKS: Limits = Limits {
     lost_connections: Some(0),
     ..PROMISE
+};
+
+/// Devices go away because they are told to.
+pub(super) const ACTS: Limits = Limits {
+    lost_connections: None,
+    ..UNNOTICED
 };
 
 /// Those who are slow, nobody else.

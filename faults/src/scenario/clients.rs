@@ -27,8 +27,8 @@ const FLAP: Duration = Duration::from_millis(200);
 /// From the last loss of all connections to the last publish: clients come back just then.
 const LAST_WORDS: Duration = Duration::from_millis(1_000);
 
-/// Between two long messages to each user with a slow device: more than all buffers on the way hold.
-const BETWEEN_LONG: Duration = Duration::from_millis(25);
+/// Between two long messages to each user with a slow device, of 16 KB: in 10 s more than all buffers on the way hold.
+const BETWEEN_LONG: Duration = Duration::from_millis(100);
 
 /// Of so many devices one stalls, and one crawls.
 const SLOW: usize = 32;

@@ -98,7 +98,7 @@ async fn play(
         settings.push(("BELLHOP_DRAIN_SECONDS", "5"));
     }
     if scenario.fault == Fault::Storm {
-        settings.push(("BELLHOP_LIMIT_HANDSHAKES_PER_SECOND", "10"));
+        settings.push(("BELLHOP_LIMIT_HANDSHAKES_PER_SECOND", "20"));
     }
     let plan = Plan {
         program: &options.program,

@@ -1,9 +1,9 @@
 //! The fault matrix, as a table: id, what is done, for how long, and the bounds.
 
 use super::bounds::{
-    BULKS, BUS, COCKTAIL, CROWD, DATABASE_DOWN, DATABASE_SILENT, FLAPS, KILLED_AFTER_COMMIT, NODE,
-    PROMISE, REDIS_DOWN, ROLL, ROW_LOCKED, ROWS_LOCKED, SLOW_CONSUMERS, SLOW_SUBSCRIBING, STORM,
-    SUBSCRIBERS_KILLED, UNNOTICED, VANISHED,
+    ACTS, BULKS, BUS, COCKTAIL, CROWD, DATABASE_DOWN, DATABASE_SILENT, FLAPS, KILLED_AFTER_COMMIT,
+    NODE, PROMISE, REDIS_DOWN, ROLL, ROW_LOCKED, ROWS_LOCKED, SLOW_CONSUMERS, SLOW_SUBSCRIBING,
+    STORM, SUBSCRIBERS_KILLED, UNNOTICED, VANISHED,
 };
 use super::{Failover, Fault, Scenario};
 use crate::check::Limits;
@@ -309,7 +309,7 @@ pub const ALL: &[Scenario] = &[
         "reads, read-all, deletes while devices come and go",
         Fault::Acts,
         15,
-        UNNOTICED,
+        ACTS,
     ),
     row(
         "F18",
