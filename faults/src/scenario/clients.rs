@@ -27,11 +27,13 @@ const FLAP: Duration = Duration::from_millis(200);
 /// From the last loss of all connections to the last publish: clients come back just then.
 const LAST_WORDS: Duration = Duration::from_millis(1_000);
 
-/// Between two long messages to each user with a slow device, of 16 KB: in 10 s more than all buffers on the way hold.
-const BETWEEN_LONG: Duration = Duration::from_millis(100);
+/// Between two long messages, of 16 KB, to each user with a device that stalls: in 10 s more than all buffers on the way
+/// hold. Those whose device crawls are sent one in so many.
+const BETWEEN_LONG: Duration = Duration::from_millis(25);
+const CRAWLERS_SHARE: u64 = 8;
 
 /// Of so many devices one stalls, and one crawls.
-const SLOW: usize = 32;
+const SLOW: usize = 64;
 /// The line of those who crawl.
 const THIN: Mode = Mode::Throttle {
     bytes_per_second: 1_024,
@@ -43,7 +45,7 @@ const CLOSING: Duration = Duration::from_secs(20);
 pub(super) fn slow(fault: Fault) -> impl Fn(usize) -> Option<Slow> {
     move |number| match (fault, number % SLOW) {
         (Fault::SlowConsumers, 0) => Some(Slow::Stalls),
-        (Fault::SlowConsumers, 16) => Some(Slow::Crawls),
+        (Fault::SlowConsumers, 32) => Some(Slow::Crawls),
         _ => None,
     }
 }
@@ -68,9 +70,13 @@ impl Scene<'_> {
         };
         line(THIN);
         let (began, mut number, mut under_way) = (Instant::now(), 0, Vec::new());
+        let mut rounds = 0..;
         // What stalls is closed after 10 s: what came later would be sent to nobody.
         while began.elapsed() < self.duration / 2 {
-            for (_, device) in devices() {
+            let all = rounds
+                .next()
+                .is_some_and(|round: u64| round.is_multiple_of(CRAWLERS_SHARE));
+            for (_, device) in devices().filter(|(slow, _)| all || *slow == Slow::Stalls) {
                 number += 1;
                 under_way.push(Task::start(self.long(&device.user, number).run()));
             }
