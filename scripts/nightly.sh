@@ -2,7 +2,7 @@
 # Everything that takes longer than a gate may: several seeds of all faults, a long cocktail, the whole matrix of defects, long histories, many made-up requests. SEED is the first seed (today's date unless said), SEEDS how many. Some three hours.
 set -u -o pipefail
 cd "$(dirname "$0")/.."
-seed=${SEED:-$(date +%Y%m%d)} seeds=${SEEDS:-3}
+seed=${SEED:-$(date +%Y%m%d)00} seeds=${SEEDS:-3}
 results=$(mktemp)
 trap 'rm -f "$results"' EXIT
 

@@ -10,7 +10,7 @@ use crate::history::Event;
 /// Descriptors and threads that a process may have gained, beside a tenth.
 const SLACK: [u64; 2] = [16, 8];
 /// Microseconds from another history to the word of it.
-const TOLD: u64 = 15_000_000;
+const TOLD: u64 = 10_000_000;
 
 pub(super) fn check(facts: &Facts<'_>, limits: &Limits, figures: &mut Figures, found: &mut Found) {
     for (user, account) in &facts.accounts {
