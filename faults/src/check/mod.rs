@@ -105,6 +105,24 @@ pub struct Limits {
     pub memory: Option<u64>,
 }
 
+impl Limits {
+    /// No limit at all, to set some.
+    pub const NONE: Self = Self {
+        lag_p99: None,
+        lag_max: None,
+        lag_after_p99: None,
+        recovery_p99: None,
+        recovery_max: None,
+        publish_p99: None,
+        failed_publishes: None,
+        server_errors: None,
+        lost_connections: None,
+        held_publish_p99: None,
+        deferred: false,
+        memory: None,
+    };
+}
+
 /// What the checker found.
 #[derive(Clone, Debug, Default)]
 pub struct Report {

@@ -10,6 +10,9 @@ const AFTERMATH: u64 = 10_000_000;
 /// Microseconds after a fault until nothing of it is felt any more.
 const SETTLED: u64 = 3_000_000;
 
+/// Which of the percentiles is bounded.
+type Of = fn(Percentiles) -> u64;
+
 pub(super) fn check(facts: &Facts<'_>, limits: &Limits, figures: &mut Figures, found: &mut Found) {
     let faults = Faults::of(facts);
     lag(facts, &faults, figures);
@@ -17,26 +20,37 @@ pub(super) fn check(facts: &Facts<'_>, limits: &Limits, figures: &mut Figures, f
     publishing(facts, &faults, figures);
 
     let line = faults.0.first().map_or(1, |(_, _, line)| *line);
-    for (what, is, limit) in [
-        ("lag p99", figures.lag, limits.lag_p99),
-        ("lag max", figures.lag, limits.lag_max),
+    durations(limits, figures, line, found);
+    if limits.deferred && figures.deferred == 0 {
+        let what = "nobody was told that delivery was deferred".to_owned();
+        found.add(Check::Expected, what, &[line]);
+    }
+    numbers(limits, figures, line, found);
+}
+
+fn durations(limits: &Limits, figures: &Figures, line: usize, found: &mut Found) {
+    let (p99, max): (Of, Of) = (|is| is.p99, |is| is.max);
+    for (what, is, of, limit) in [
+        ("lag p99", figures.lag, p99, limits.lag_p99),
+        ("lag max", figures.lag, max, limits.lag_max),
         (
             "lag p99 from 3 s after the fault on",
             figures.lag_after,
+            p99,
             limits.lag_after_p99,
         ),
-        ("recovery p99", figures.recovery, limits.recovery_p99),
-        ("recovery max", figures.recovery, limits.recovery_max),
-        ("publish p99", figures.publish, limits.publish_p99),
+        ("recovery p99", figures.recovery, p99, limits.recovery_p99),
+        ("recovery max", figures.recovery, max, limits.recovery_max),
+        ("publish p99", figures.publish, p99, limits.publish_p99),
         (
             "publish p99 to users whose row is held",
             figures.held_publish,
+            p99,
             limits.held_publish_p99,
         ),
     ] {
         let Some(limit) = limit else { continue };
-        let is_max = what.ends_with("max");
-        let millis = if is_max { is.max } else { is.p99 };
+        let millis = of(is);
         // Without one, nothing is shown.
         let found_out = match is.samples {
             0 => format!("{what} is bounded, and nothing was measured"),
@@ -45,10 +59,9 @@ pub(super) fn check(facts: &Facts<'_>, limits: &Limits, figures: &mut Figures, f
         };
         found.add(Check::Late, found_out, &[line]);
     }
-    if limits.deferred && figures.deferred == 0 {
-        let what = "nobody was told that delivery was deferred".to_owned();
-        found.add(Check::Expected, what, &[line]);
-    }
+}
+
+fn numbers(limits: &Limits, figures: &Figures, line: usize, found: &mut Found) {
     for (what, is, may) in [
         (
             "failed publishing requests",

@@ -7,15 +7,8 @@ pub(super) const PROMISE: Limits = Limits {
     lag_p99: Some(7_000),
     lag_max: Some(7_000),
     lag_after_p99: Some(1_000),
-    recovery_p99: None,
-    recovery_max: None,
-    publish_p99: None,
-    failed_publishes: None,
-    server_errors: None,
-    lost_connections: None,
-    held_publish_p99: None,
-    deferred: false,
     memory: Some(50),
+    ..Limits::NONE
 };
 
 /// Redis away or dumb: publishers and connections do not notice.

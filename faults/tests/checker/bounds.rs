@@ -5,22 +5,6 @@ use faults::history::{Event, Line};
 
 use super::*;
 
-/// No bound at all, to set one.
-const NONE: Limits = Limits {
-    lag_p99: None,
-    lag_max: None,
-    lag_after_p99: None,
-    recovery_p99: None,
-    recovery_max: None,
-    publish_p99: None,
-    failed_publishes: None,
-    server_errors: None,
-    lost_connections: None,
-    held_publish_p99: None,
-    deferred: false,
-    memory: None,
-};
-
 /// The index behind the line at which the fault began.
 fn in_the_fault(history: &[Line]) -> usize {
     let begins = |line: &Line| matches!(line.event, Event::FaultStart { .. });
@@ -53,11 +37,11 @@ fn whoever_comes_back_late_is_flagged() {
     };
     let p99 = Limits {
         recovery_p99: Some(4_000),
-        ..NONE
+        ..Limits::NONE
     };
     let max = Limits {
         recovery_max: Some(4_000),
-        ..NONE
+        ..Limits::NONE
     };
     flags_by(&p99, Check::Late, late);
     flags_by(&max, Check::Late, late);
@@ -67,28 +51,28 @@ fn whoever_comes_back_late_is_flagged() {
 fn publishes_that_are_slow_or_fail_are_flagged() {
     let slow = Limits {
         publish_p99: Some(300),
-        ..NONE
+        ..Limits::NONE
     };
     flags_by(&slow, Check::Late, |history, _| {
         insert_answer(history, "u0", "connection lost", 301);
     });
     let failed = Limits {
         failed_publishes: Some(0),
-        ..NONE
+        ..Limits::NONE
     };
     flags_by(&failed, Check::Late, |history, _| {
         insert_answer(history, "u0", "connection lost", 2);
     });
     let answered = Limits {
         server_errors: Some(0),
-        ..NONE
+        ..Limits::NONE
     };
     flags_by(&answered, Check::Late, |history, _| {
         insert_answer(history, "u0", "503 storage_unavailable", 2);
     });
     let held = Limits {
         held_publish_p99: Some(1_500),
-        ..NONE
+        ..Limits::NONE
     };
     flags_by(&held, Check::Late, |history, _| {
         let user = "held".to_owned();
@@ -102,24 +86,24 @@ fn publishes_that_are_slow_or_fail_are_flagged() {
 fn lost_connections_are_flagged_where_none_may_be() {
     let none = Limits {
         lost_connections: Some(0),
-        ..NONE
+        ..Limits::NONE
     };
     flags_by(&none, Check::Late, |_, _| {});
 }
 
 #[test]
 fn where_nothing_was_measured_nothing_is_shown() {
-    flags_by(&NONE, Check::Acknowledged, |history, _| {
+    flags_by(&Limits::NONE, Check::Acknowledged, |history, _| {
         history.retain(|line| !matches!(line.event, Event::Ok { .. }));
     });
     let held = Limits {
         held_publish_p99: Some(1_500),
-        ..NONE
+        ..Limits::NONE
     };
     flags_by(&held, Check::Late, |_, _| {});
     let deferred = Limits {
         deferred: true,
-        ..NONE
+        ..Limits::NONE
     };
     flags_by(&deferred, Check::Expected, |_, _| {});
 }
@@ -139,7 +123,7 @@ fn descriptors_and_threads_that_stay_are_flagged() {
         },
     };
     for (descriptors, threads) in [(42, 3), (12, 14)] {
-        flags_by(&NONE, Check::Resources, |history, _| {
+        flags_by(&Limits::NONE, Check::Resources, |history, _| {
             history.push(resources(true, 12, 3));
             history.push(resources(false, descriptors, threads));
         });

@@ -27,12 +27,8 @@ const LIMITS: Limits = Limits {
     recovery_p99: Some(4_000),
     recovery_max: Some(4_000),
     publish_p99: Some(300),
-    failed_publishes: None,
-    server_errors: None,
-    lost_connections: None,
-    held_publish_p99: None,
-    deferred: false,
     memory: Some(50),
+    ..Limits::NONE
 };
 
 /// Corrupts a copy of each good history, and expects this check to flag all of them.
