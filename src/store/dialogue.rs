@@ -11,7 +11,7 @@ use crate::notification::{Draft, Kind, Notification, Reason, rfc3339, rfc3339_or
 use crate::user::UserId;
 
 /// Drafts and who gets them. One draft may go to many users; many drafts may go to one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Batch {
     pub drafts: Vec<Arc<Draft>>,
     pub to: Vec<Address>,

@@ -1427,7 +1427,10 @@ async fn a_server_that_ended_its_sessions_costs_one_request() {
     let mut users = JoinSet::new();
     for _ in 0..8 {
         let store = store.clone();
-        users.spawn(async move { send(&store, "42").await });
+        users.spawn(async move {
+            send(&store, "42").await;
+            store.standing(&user("42")).await.unwrap();
+        });
     }
     users.join_all().await;
 

@@ -10,6 +10,7 @@ mod create;
 mod durability;
 mod expire;
 mod gathered;
+mod gathering;
 mod import;
 mod inbox;
 mod publisher;
@@ -29,6 +30,7 @@ use sqlx::{ConnectOptions, Connection, Postgres, Row};
 use tokio::sync::watch;
 
 use self::connections::{Connections, Lease, in_time};
+use self::gathering::Gathering;
 use super::StoreError;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -65,6 +67,8 @@ const HISTORY: &str = "
 #[derive(Clone, Debug)]
 pub struct Store {
     connections: Arc<Connections>,
+    /// Of publishes; `None`: there are too few connections to set some aside for it.
+    gathering: Option<Arc<Gathering>>,
     /// For migrations: the same server without the limits of requests.
     patient: Arc<PgConnectOptions>,
 }
@@ -87,9 +91,15 @@ impl Store {
             ("statement_timeout", "0"),
             ("lock_timeout", MIGRATION_LOCK_TIMEOUT),
         ]);
-        let connections = Arc::new(Connections::new(hasty, pool));
+        let gathers = pool >= 2 * Gathering::WIDTH;
+        let others = if gathers {
+            pool - Gathering::WIDTH
+        } else {
+            pool
+        };
         Ok(Self {
-            connections,
+            gathering: gathers.then(|| Arc::new(Gathering::new(hasty.clone()))),
+            connections: Arc::new(Connections::new(hasty, others)),
             patient: Arc::new(patient),
         })
     }
@@ -137,6 +147,9 @@ impl Store {
 
     pub(super) async fn close(&self) {
         self.connections.close().await;
+        if let Some(gathering) = &self.gathering {
+            gathering.close().await;
+        }
     }
 
     /// Runs one statement on a connection of its own: one round trip.
