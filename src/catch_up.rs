@@ -1,5 +1,7 @@
 //! What a socket missed: read from the store, in one snapshot, and handed to its cursor.
 
+mod spread;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ use crate::notification::{Change, What};
 use crate::store::{self, MissedRow, RowState, Since, Standing, Store, StoreError};
 use crate::tasks::Tasks;
 use crate::user::UserId;
+use spread::Spread;
 
 /// How long a change waits for a slower one before it, until the store is asked instead.
 const HOLD: Duration = Duration::from_millis(50);
@@ -27,9 +30,6 @@ const STALLED: Duration = Duration::from_secs(10);
 /// Statements for sockets that this node has in flight at once, each for many of them: the rest of its connections is
 /// for publishing, however many clients come back together.
 const READS: usize = 4;
-
-/// Over how long the lists of clients are fetched that came together.
-const SPREAD: Duration = Duration::from_secs(10);
 
 /// How long a socket that connects waits for the store to say that its token is not revoked.
 const ADMISSION: Duration = Duration::from_secs(1);
@@ -54,6 +54,7 @@ pub struct CatchUp {
     epoch: Epoch,
     standings: Gather<Standings>,
     missed: Gather<MissedBy>,
+    spread: Arc<Spread>,
 }
 
 /// How users stand: of those who connect, and of those who fetch the list anyway.
@@ -138,6 +139,7 @@ impl CatchUp {
             metrics,
             tasks,
             epoch,
+            spread: Arc::default(),
         }
     }
 
@@ -147,6 +149,9 @@ impl CatchUp {
     /// no task. Should the task panic, the transport is closed: its client comes back, rather than wait for a read that
     /// nobody asks for.
     pub fn follow(&self, seat: Arc<Seat>, step: Step, why: Option<Repair>) {
+        if step == Step::Nothing {
+            return;
+        }
         let (catch_up, stopping) = (self.clone(), self.tasks.stopping());
         self.tasks.spawn(async move {
             let _followed = Followed(&seat);
@@ -170,18 +175,6 @@ impl CatchUp {
             Ok(Err(Unanswered)) => Trust::Unknown,
             Err(_late) => Trust::Unknown,
         }
-    }
-
-    /// Has a client that came with many others fetch the list at some time in the next seconds.
-    pub fn spread(&self, seat: Arc<Seat>) {
-        let (catch_up, stopping) = (self.clone(), self.tasks.stopping());
-        let pause = SPREAD.mul_f64(rand::random());
-        self.tasks.spawn(async move {
-            tokio::select! {
-                () = tokio::time::sleep(pause) => catch_up.follow(Arc::clone(&seat), seat.connect_due(), None),
-                () = stopping.cancelled() => {}
-            }
-        });
     }
 
     async fn run(&self, seat: &Seat, mut step: Step, mut why: Option<Repair>) {

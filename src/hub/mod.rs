@@ -14,7 +14,7 @@ pub mod transport;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -50,10 +50,14 @@ pub type Follow = Box<dyn Fn(Arc<Seat>, Step, Option<Repair>) + Send + Sync>;
 /// The sockets of some of the users.
 type Shard = RwLock<HashMap<UserId, Vec<Arc<Seat>>>>;
 
+/// When the sockets of one shard are to be looked through next, in seconds since 1970: a sweep costs nothing before.
+type Due = Arc<AtomicU64>;
+
 /// The registry of this node's sockets. Cloning shares it.
 #[derive(Clone)]
 pub struct Hub {
     shards: Arc<[Shard]>,
+    due: Arc<[Due]>,
     hasher: RandomState,
     sockets: Arc<AtomicUsize>,
     emptied: Arc<Notify>,
@@ -93,6 +97,7 @@ impl Hub {
     ) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            due: (0..SHARDS).map(|_| Due::default()).collect(),
             hasher: RandomState::new(),
             sockets: Arc::default(),
             emptied: Arc::default(),
@@ -129,6 +134,7 @@ impl Hub {
             Arc::clone(&transport),
             resume,
             lifetime,
+            Arc::clone(&self.due[self.part(user)]),
             Arc::clone(&self.shared),
         );
         let seat = Arc::new(seat);
@@ -275,10 +281,18 @@ impl Hub {
     /// Warns clients whose tokens end soon, and closes those whose tokens have ended, `leeway` seconds
     /// after. Also forgets who has been away for too long to be a returning client.
     pub fn sweep(&self, now: u64, leeway: u64) {
-        self.for_each(|seat| {
-            seat.check_expiry(now, leeway);
-            seat.dismiss_if_lost();
-        });
+        for (shard, due) in self.shards.iter().zip(self.due.iter()) {
+            if due.load(Ordering::SeqCst) > now {
+                continue;
+            }
+            // Before they are looked at: what is asked for from here on is for the next time.
+            due.store(u64::MAX, Ordering::SeqCst);
+            for seat in seats_of(shard) {
+                seat.check_expiry(now, leeway);
+                seat.dismiss_if_lost();
+                seat.ask_for_sweep(leeway);
+            }
+        }
         self.departures
             .lock()
             .retain(|_, left| left.elapsed() < RETURN_WINDOW);
@@ -362,16 +376,23 @@ impl Hub {
 
     fn for_each(&self, act: impl Fn(&Arc<Seat>)) {
         for shard in self.shards.iter() {
-            // Not under the lock: closing a transport or sending to many sockets may take its time.
-            let seats: Vec<_> = shard.read().values().flatten().cloned().collect();
-            seats.iter().for_each(&act);
+            seats_of(shard).iter().for_each(&act);
         }
     }
 
     fn shard(&self, user: &UserId) -> &Shard {
-        let hash = usize::try_from(self.hasher.hash_one(user) % SHARDS as u64);
-        &self.shards[hash.unwrap_or_default()]
+        &self.shards[self.part(user)]
     }
+
+    fn part(&self, user: &UserId) -> usize {
+        let hash = usize::try_from(self.hasher.hash_one(user) % SHARDS as u64);
+        hash.unwrap_or_default()
+    }
+}
+
+/// Not to be worked on under the lock: closing a transport or sending to many sockets may take its time.
+fn seats_of(shard: &Shard) -> Vec<Arc<Seat>> {
+    shard.read().values().flatten().cloned().collect()
 }
 
 fn has_room(limit: usize, taken: usize) -> bool {

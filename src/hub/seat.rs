@@ -8,11 +8,11 @@ use parking_lot::Mutex;
 use socketioxide::extract::SocketRef;
 use socketioxide::{SendError, SocketError};
 
-use super::Shared;
 use super::cursor::{Change, Cursor, Item, Missed, Outlet, Read, Reason, Step, Transient};
 use super::receipt::{Receipt, seconds_since};
 use super::token::Token;
 use super::transport::{Transport, label, packet_limit};
+use super::{Due, Shared};
 use crate::auth::Lifetime;
 use crate::event::{AUTH_EXPIRING, Event, Position};
 use crate::metrics::{Closed, Dropped, Path, Resumed};
@@ -70,6 +70,8 @@ pub struct Seat {
     /// The library refused to send: its socket has ended. How many sweeps ago that was noticed, and 1.
     lost: AtomicU8,
     gone: AtomicBool,
+    /// When it, or another of its shard, is to be looked at by a sweep.
+    due: Due,
     _alive: Arc<()>,
     shared: Arc<Shared>,
 }
@@ -94,6 +96,7 @@ impl Seat {
         transport: Arc<Transport>,
         resume: Resume,
         lifetime: Lifetime,
+        due: Due,
         shared: Arc<Shared>,
     ) -> (Self, Step) {
         let (mut cursor, step) = Cursor::new(resume.last_seq, resume.other_epoch);
@@ -114,10 +117,25 @@ impl Seat {
             closed: OnceLock::new(),
             lost: AtomicU8::new(0),
             gone: AtomicBool::new(false),
+            due,
             _alive: Arc::clone(&shared.alive),
             shared,
         };
+        seat.ask_for_sweep(0);
         (seat, step)
+    }
+
+    /// Has the sweep look at it when there is something to do: its token ends or has ended, or it is lost.
+    pub(super) fn ask_for_sweep(&self, leeway: u64) {
+        let expires_at = self.token.lock().expires_at();
+        let at = if self.lost.load(Ordering::SeqCst) > 0 {
+            0
+        } else if self.warned.load(Ordering::Relaxed) {
+            expires_at.saturating_add(leeway).saturating_add(1)
+        } else {
+            expires_at.saturating_sub(EXPIRY_WARNING_SECONDS)
+        };
+        self.due.fetch_min(at, Ordering::SeqCst);
     }
 
     /// The bus subscription is confirmed, or was waited for long enough.
@@ -265,6 +283,7 @@ impl Seat {
         let taken = self.token.lock().renew(lifetime, proven);
         if taken {
             self.warned.store(false, Ordering::Relaxed);
+            self.ask_for_sweep(0);
         }
         taken
     }
@@ -367,7 +386,8 @@ impl Wire<'_> {
             }
             // Its end may be one that the library does not report: see dismiss_if_lost.
             Err(SendError::Socket(SocketError::Closed) | SendError::Serialize(_)) => {
-                seat.lost.fetch_max(1, Ordering::Relaxed);
+                seat.lost.fetch_max(1, Ordering::SeqCst);
+                seat.due.store(0, Ordering::SeqCst);
                 true
             }
         }
