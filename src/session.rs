@@ -47,8 +47,9 @@ const SOCKET_QUEUE: usize = 1_024;
 /// Receipts are cumulative, so one a second says all.
 const RECEIPTS: EventLimit = EventLimit { rate: 1, burst: 2 };
 
-/// Largest piece that a WebSocket reads at once; what an idle connection holds is of this size.
-const READ_BUFFER: usize = 4 * 1_024;
+/// Largest piece that a WebSocket reads at once; what an idle connection holds is of this size. Clients send little, and
+/// a longer message is read in pieces.
+const READ_BUFFER: usize = 512;
 
 /// Everything that sessions share.
 pub struct Sessions {
@@ -237,13 +238,13 @@ impl Sessions {
             std::future::ready(())
         });
         let (sessions, at) = (Arc::clone(self), Arc::downgrade(&seat));
-        let events = Arc::new(Bucket::new(self.event_limit));
-        let receipts = Arc::new(Bucket::new(RECEIPTS));
+        let buckets = Arc::new([self.event_limit, RECEIPTS].map(Bucket::new));
         socket.on_fallback(
             move |EventName(name): EventName, TryData(data): TryData<Value>, ack: AckSender| async move {
                 let Some(seat) = at.upgrade() else { return };
                 // Receipts come beside other events, and have a limit of their own.
-                let bucket = if name == RECEIVED { &receipts } else { &events };
+                let [events, receipts] = &*buckets;
+                let bucket = if name == RECEIVED { receipts } else { events };
                 let answer = match bucket.take() {
                     Taken::Granted => sessions.act(&seat, &name, &data.unwrap_or_default()).await,
                     Taken::Refused => Err(Denied::RateLimited),

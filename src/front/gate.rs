@@ -57,7 +57,7 @@ impl Gate {
     ///
     /// What a retry cures is `503` or `429` with `Retry-After`: from a `connect_error` the official clients
     /// would not come back.
-    fn admit(&self, request: &Request<Body>) -> Result<Option<Arc<Guest>>, Refused> {
+    pub(super) fn admit<B>(&self, request: &Request<B>) -> Result<Option<Arc<Guest>>, Refused> {
         let headers = request.headers();
         let is_refused = |origin| !self.origins.admits(origin, headers.get(header::HOST));
         if headers.get(header::ORIGIN).is_some_and(is_refused) {
@@ -136,7 +136,7 @@ impl Gate {
 
 /// Why there is no handshake.
 #[derive(Clone, Copy, Debug)]
-enum Refused {
+pub(super) enum Refused {
     Origin,
     Draining,
     Full,

@@ -3,12 +3,15 @@
 //! An accept loop of our own, because the framework's has no time limit for request headers and leaves
 //! `TCP_NODELAY` off; and because each connection is watched by a [`Line`].
 
+mod first;
 mod gate;
+mod raw;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::poll_immediate;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -25,6 +28,7 @@ use crate::hub::transport::{self, Body, Endpoint};
 use crate::tasks::Tasks;
 
 pub use gate::{Gate, slim};
+pub use raw::{Library, Raw, Stream};
 
 /// How long a client may take to send a request's headers, and how long a connection may idle between
 /// two requests: longer than balancers keep one before they use it again, short enough that idle
@@ -43,10 +47,11 @@ const LAST_REQUEST: Duration = Duration::from_secs(3);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What answers requests on the public port.
-#[derive(Clone)]
 pub struct Front {
     pub api: Endpoint,
     pub sockets: Endpoint,
+    /// `None`: connections over WebSocket are not allowed.
+    pub raw: Option<Raw>,
     pub socket_path: Arc<str>,
     /// Connections at a time, upgraded ones among them; further ones wait in the kernel's queue.
     pub limit_connections: usize,
@@ -59,6 +64,7 @@ impl Front {
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         let room = self.limit_connections.clamp(1, Semaphore::MAX_PERMITS);
         let room = Arc::new(Semaphore::new(room));
+        let front = Arc::new(self);
         loop {
             let place = tokio::select! {
                 place = Arc::clone(&room).acquire_owned() => place,
@@ -72,8 +78,8 @@ impl Front {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    self.tasks
-                        .spawn(self.clone().connection(stream, place, stop.clone()));
+                    let connection = Arc::clone(&front).connection(stream, place, stop.clone());
+                    front.tasks.spawn(connection);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -84,7 +90,7 @@ impl Front {
     }
 
     async fn connection(
-        self,
+        self: Arc<Self>,
         stream: TcpStream,
         place: OwnedSemaphorePermit,
         stop: CancellationToken,
@@ -93,11 +99,26 @@ impl Front {
         if stream.set_nodelay(true).is_err() {
             return;
         }
+        let (mut stream, mut early) = (stream, Vec::new());
+        let reading = first::read(&mut stream, &self.socket_path, &mut early);
+        let first = tokio::select! {
+            first = tokio::time::timeout(HEADERS, reading) => first,
+            () = stop.cancelled() => return,
+        };
+        let Ok(Ok(first)) = first else { return };
         let line = Arc::new(Line::default());
         // The place goes with the stream, which outlives this as a WebSocket.
-        let stream = TokioIo::new(Watched::new(stream, Arc::clone(&line), place));
+        let watched = |early| Watched::new(stream, early, Arc::clone(&line), place);
+        if let (Some(handshake), Some(raw)) = (first, &self.raw)
+            && let Some(guest) = raw.admit(&handshake)
+        {
+            let behind = early.split_off(handshake.length);
+            let stream = Box::new(watched(behind));
+            return raw.serve(handshake, guest, stream, line).await;
+        }
+        let stream = TokioIo::new(watched(early));
         let service = service_fn(move |request| {
-            let (front, line) = (self.clone(), Arc::clone(&line));
+            let (front, line) = (Arc::clone(&self), Arc::clone(&line));
             async move { Ok::<_, Infallible>(front.answer(request, line).await) }
         });
         let connection = http1::Builder::new()
@@ -130,15 +151,16 @@ impl Front {
             request.extensions_mut().insert(line);
             return transport::answer(self.sockets.clone(), request).await;
         }
-        // In a task of its own: a caller that hangs up cancels nothing that was begun.
-        let work = self
-            .tasks
-            .spawn(transport::answer(self.api.clone(), request));
-        let mut response = work.await.unwrap_or_else(|_panicked| {
-            let mut response = Response::new(Body::default());
-            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-            response
-        });
+        let mut work = Box::pin(transport::answer(self.api.clone(), request));
+        let mut response = match poll_immediate(&mut work).await {
+            Some(response) => response,
+            // In a task of its own as soon as it waits: a caller that hangs up cancels nothing that was begun.
+            None => self.tasks.spawn(work).await.unwrap_or_else(|_panicked| {
+                let mut response = Response::new(Body::default());
+                *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                response
+            }),
+        };
         if self.health.is_draining() {
             // The caller's next request finds another node.
             let close = HeaderValue::from_static("close");

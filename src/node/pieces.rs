@@ -9,6 +9,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tower::Layer as _;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 
@@ -24,7 +25,7 @@ use crate::catch_up::CatchUp;
 use crate::config::{self, Config, EventLimit};
 use crate::epoch::Epoch;
 use crate::feed::Feed;
-use crate::front::{Front, Gate, slim};
+use crate::front::{Front, Gate, Library, Raw, slim};
 use crate::hub::porch::Porch;
 use crate::hub::transport::{Body, Endpoint, Transports};
 use crate::hub::{self, Hub};
@@ -148,13 +149,14 @@ impl Pieces {
             Arc::clone(&self.metrics),
         );
         let origins = Origins::new(&config.listen.cors_origins, config.auth.is_embedded());
-        let sockets = self.sockets(config, &origins, inbox.clone());
+        let (sockets, raw) = self.sockets(config, &origins, inbox.clone());
         self.keep_time(config, inbox.clone());
         self.transports.serve_by(sockets.clone());
         let connections = Tasks::default();
         let front = Front {
             api: self.api(config, &origins, publisher, inbox),
             sockets,
+            raw,
             socket_path: config.listen.socket_io_path.as_str().into(),
             health: Arc::clone(&self.health),
             limit_connections: stream_limit(connection_limit(config)),
@@ -189,7 +191,7 @@ impl Pieces {
     }
 
     /// The Socket.IO endpoint, with its sessions.
-    fn sockets(&self, config: &Config, origins: &Origins, inbox: Inbox) -> Endpoint {
+    fn sockets(&self, config: &Config, origins: &Origins, inbox: Inbox) -> (Endpoint, Option<Raw>) {
         let sessions = Sessions {
             verifier: self.verifier.clone(),
             hub: self.hub.clone(),
@@ -204,12 +206,17 @@ impl Pieces {
             event_limit: config.limits.limit_events_per_socket,
             enabled: config.listen.enable_websocket,
         };
+        let speaking = sessions
+            .serve(&config.sockets, &config.listen)
+            .layer(tower::service_fn(not_found));
+        let shaken_hands = tower::ServiceBuilder::new()
+            .map_err(tower::BoxError::from)
+            .service(speaking.clone());
         let library = tower::ServiceBuilder::new()
             // The library keeps the request; it is to keep little.
             .map_request(slim)
             .map_response(|response: Response<_>| response.map(boxed))
-            .layer(sessions.serve(&config.sockets, &config.listen))
-            .service(tower::service_fn(not_found));
+            .service(speaking);
         let gate = Gate {
             library: Endpoint::new(library),
             transports: Arc::clone(&self.transports),
@@ -228,6 +235,10 @@ impl Pieces {
                 .socket_io_transports
                 .contains(&config::Transport::Websocket),
         };
+        let raw = gate.upgrades.then(|| Raw {
+            gate: gate.clone(),
+            library: Library::new(shaken_hands),
+        });
         let endpoint = tower::ServiceBuilder::new()
             // As on the API: what is answered has a name.
             .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
@@ -241,7 +252,7 @@ impl Pieces {
             .service(tower::service_fn(move |request| {
                 gate.clone().answer(request)
             }));
-        Endpoint::new(endpoint)
+        (Endpoint::new(endpoint), raw)
     }
 
     fn api(

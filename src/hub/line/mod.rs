@@ -13,10 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::account::Account;
 use frames::{Frames, Written};
@@ -24,7 +25,10 @@ use frames::{Frames, Written};
 /// What the rest of the node knows of one connection.
 #[derive(Debug, Default)]
 pub struct Line {
-    close: CancellationToken,
+    closed: AtomicBool,
+    /// Who waits for bytes, and who for room. They are woken apart: the library reads and writes in two tasks.
+    reader: AtomicWaker,
+    writer: AtomicWaker,
     /// The connection is, or is about to become, a WebSocket.
     upgraded: AtomicBool,
     /// Whose events it carries, once that is known.
@@ -36,7 +40,20 @@ impl Line {
     /// if the client had gone, a WebSocket with a close frame. A write that the client leaves no room
     /// for fails, or a client that does not read would keep the connection for ever.
     pub fn close(&self) {
-        self.close.cancel();
+        self.closed.store(true, Ordering::SeqCst);
+        self.reader.wake();
+        self.writer.wake();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Whether it is closed; if it is not yet, the closing wakes `task`.
+    fn poll_closed(&self, task: &AtomicWaker, context: &Context<'_>) -> bool {
+        task.register(context.waker());
+        // After that: either this sees the closing, or the closing sees who waits.
+        self.is_closed()
     }
 
     /// A WebSocket handshake is being answered: frames follow its response.
@@ -61,11 +78,12 @@ impl Line {
 /// A stream that its [`Line`] watches. `P` is what is to be held for as long as the stream lives.
 pub struct Watched<S, P> {
     stream: S,
+    /// What was read before, and is to be read first.
+    early: Bytes,
     _place: P,
     line: Arc<Line>,
-    closed: Closed,
     /// The writer's, while the client leaves no room.
-    waiting: Option<Waiting>,
+    deadline: Option<Pin<Box<Sleep>>>,
     frames: Frames,
     lingering: Option<Lingering>,
 }
@@ -82,26 +100,18 @@ struct Lingering {
 const LINGER_BYTES: usize = 1 << 20;
 const LINGER: Duration = Duration::from_secs(2);
 
-type Closed = Pin<Box<WaitForCancellationFutureOwned>>;
-
-/// A write that cannot go on. Reader and writer are woken apart, so each waits for the close by itself.
-struct Waiting {
-    closed: Closed,
-    deadline: Pin<Box<Sleep>>,
-}
-
 /// How long a client may leave no room for a single byte.
 const WRITE: Duration = Duration::from_secs(30);
 
 impl<S, P> Watched<S, P> {
-    pub fn new(stream: S, line: Arc<Line>, place: P) -> Self {
-        let closed = Box::pin(line.close.clone().cancelled_owned());
+    /// `early` is what was read from the stream before.
+    pub fn new(stream: S, early: impl Into<Bytes>, line: Arc<Line>, place: P) -> Self {
         Self {
             stream,
+            early: early.into(),
             _place: place,
             line,
-            closed,
-            waiting: None,
+            deadline: None,
             frames: Frames::default(),
             lingering: None,
         }
@@ -110,14 +120,13 @@ impl<S, P> Watched<S, P> {
     /// What the writer gets that has to wait: nothing, until the line is closed or its time is over.
     fn refuse_writer<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         let line = &self.line;
-        let waiting = self.waiting.get_or_insert_with(|| Waiting {
-            closed: Box::pin(line.close.clone().cancelled_owned()),
-            deadline: Box::pin(tokio::time::sleep(WRITE)),
-        });
-        if waiting.closed.as_mut().poll(context).is_ready() {
+        if line.poll_closed(&line.writer, context) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        ready!(waiting.deadline.as_mut().poll(context));
+        let deadline = self
+            .deadline
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE)));
+        ready!(deadline.as_mut().poll(context));
         // The library would go on after a failed write, and never send what it held.
         line.close();
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
@@ -137,10 +146,19 @@ impl<S: AsyncRead + Unpin, P: Unpin> AsyncRead for Watched<S, P> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.closed.as_mut().poll(context).is_ready() {
+        if self.line.is_closed() {
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        if !self.early.is_empty() {
+            let now = self.early.len().min(buffer.remaining());
+            buffer.put_slice(&self.early.split_to(now));
+            return Poll::Ready(Ok(()));
+        }
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if read.is_pending() && self.line.poll_closed(&self.line.reader, context) {
+            return Poll::Ready(Ok(()));
+        }
+        read
     }
 }
 
@@ -152,7 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Unpin> AsyncWrite for Watched<S, P> {
     ) -> Poll<io::Result<usize>> {
         match Pin::new(&mut self.stream).poll_write(context, bytes) {
             Poll::Ready(Ok(written)) => {
-                self.waiting = None;
+                self.deadline = None;
                 self.count(&bytes[..written]);
                 Poll::Ready(Ok(written))
             }
@@ -180,7 +198,7 @@ impl<S: AsyncRead + Unpin, P> Watched<S, P> {
             left: LINGER_BYTES,
             deadline: Box::pin(tokio::time::sleep(LINGER)),
         });
-        while lingering.left > 0 && !self.line.close.is_cancelled() {
+        while lingering.left > 0 && !self.line.is_closed() {
             let mut bytes = [0; 4_096];
             let mut buffer = ReadBuf::new(&mut bytes);
             match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
@@ -207,7 +225,7 @@ mod tests {
     async fn a_closed_line_reads_as_the_end_and_still_writes() {
         let (near, mut far) = tokio::io::duplex(64);
         let line = Arc::new(Line::default());
-        let mut watched = Watched::new(near, Arc::clone(&line), ());
+        let mut watched = Watched::new(near, Bytes::new(), Arc::clone(&line), ());
 
         far.write_all(b"unread").await.unwrap();
         line.close();
@@ -224,7 +242,7 @@ mod tests {
     async fn a_writer_that_waits_for_the_client_is_freed_by_the_close() {
         let (near, _far) = tokio::io::duplex(4);
         let line = Arc::new(Line::default());
-        let mut watched = Watched::new(near, Arc::clone(&line), ());
+        let mut watched = Watched::new(near, Bytes::new(), Arc::clone(&line), ());
 
         let writing = watched.write_all(b"more than fits");
         let closing = async { line.close() };
@@ -238,7 +256,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_writer_does_not_wait_for_ever() {
         let (near, _far) = tokio::io::duplex(4);
-        let mut watched = Watched::new(near, Arc::default(), ());
+        let mut watched = Watched::new(near, Bytes::new(), Arc::default(), ());
         let written = watched.write_all(b"more than fits").await;
         assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
@@ -246,7 +264,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_still_sends_gets_the_answer_before_the_end() {
         let (near, mut far) = tokio::io::duplex(64);
-        let mut watched = Watched::new(near, Arc::default(), ());
+        let mut watched = Watched::new(near, Bytes::new(), Arc::default(), ());
 
         let serving = async {
             watched.write_all(b"no").await.unwrap();
@@ -269,7 +287,7 @@ mod tests {
         let (near, mut far) = tokio::io::duplex(1 << 16);
         let line = Arc::new(Line::default());
         let account = Arc::new(Account::default());
-        let mut watched = Watched::new(near, Arc::clone(&line), ());
+        let mut watched = Watched::new(near, Bytes::new(), Arc::clone(&line), ());
         line.attach(Arc::clone(&account));
         account.handed(9);
 

@@ -1,0 +1,214 @@
+//! The first request of a connection. A WebSocket handshake (RFC 6455 section 4.2) that needs nothing more is taken apart
+//! here, so that the connection never passes the HTTP stack, whose buffers would stay with it; all else is left to that.
+
+use std::io;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
+use sha1::{Digest as _, Sha1};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use super::{HEADER_BYTES, HEADER_COUNT, is_below};
+use crate::hub::transport::query;
+
+/// What every server appends to the client's key (RFC 6455 section 1.3).
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// What is read at a time: a handshake is seldom longer.
+const CHUNK: usize = 2_048;
+
+/// A handshake of a new session, with copies of what is looked at later.
+#[derive(Debug)]
+pub(super) struct Handshake {
+    pub(super) request: Request<()>,
+    /// `Sec-WebSocket-Accept`.
+    pub(super) accept: String,
+    /// So many bytes of the connection it took.
+    pub(super) length: usize,
+}
+
+/// What the bytes of a connection begin with.
+enum Head {
+    Handshake(Box<Handshake>),
+    Other,
+    /// It cannot be told yet.
+    Partial,
+}
+
+/// Reads until it is known whether the first request is a handshake below `path`. All that was read is in `early`.
+pub(super) async fn read(
+    stream: &mut (impl AsyncRead + Unpin),
+    path: &str,
+    early: &mut Vec<u8>,
+) -> io::Result<Option<Box<Handshake>>> {
+    loop {
+        match head(early, path) {
+            Head::Handshake(handshake) => return Ok(Some(handshake)),
+            Head::Other => return Ok(None),
+            Head::Partial if early.len() >= HEADER_BYTES => return Ok(None),
+            Head::Partial => {}
+        }
+        early.reserve(CHUNK);
+        if stream.read_buf(early).await? == 0 {
+            return Ok(None);
+        }
+    }
+}
+
+fn head(bytes: &[u8], path: &str) -> Head {
+    if !may_be_below(bytes, path) {
+        return Head::Other;
+    }
+    let mut headers = [httparse::EMPTY_HEADER; HEADER_COUNT];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => {
+            let handshake = handshake(&request, path, length);
+            handshake.map_or(Head::Other, |handshake| {
+                Head::Handshake(Box::new(handshake))
+            })
+        }
+        Ok(httparse::Status::Partial) => Head::Partial,
+        Err(_malformed) => Head::Other,
+    }
+}
+
+/// Whether these bytes begin, or may go on, like a request below `path`.
+fn may_be_below(bytes: &[u8], path: &str) -> bool {
+    let wanted = b"GET ".iter().chain(path.trim_end_matches('/').as_bytes());
+    wanted.zip(bytes).all(|(wanted, byte)| wanted == byte)
+}
+
+fn handshake(request: &httparse::Request<'_, '_>, path: &str, length: usize) -> Option<Handshake> {
+    let is_http_1_1 = request.version == Some(1);
+    let uri: Uri = request.path?.parse().ok()?;
+    // What the library would refuse, it is to refuse with an answer.
+    let is_new = query(&uri, "transport") == Some("websocket")
+        && query(&uri, "EIO") == Some("4")
+        && query(&uri, "sid").is_none();
+    if request.method != Some("GET") || !is_http_1_1 || !is_new || !is_below(uri.path(), path) {
+        return None;
+    }
+    let headers = Headers(request.headers);
+    let is_handshake = headers.has_token(&header::UPGRADE, "websocket")
+        && headers.has_token(&header::CONNECTION, "upgrade")
+        && headers.one(&header::SEC_WEBSOCKET_VERSION)? == b"13"
+        && headers.one(&header::CONTENT_LENGTH).is_none()
+        && headers.one(&header::TRANSFER_ENCODING).is_none();
+    let key = headers.one(&header::SEC_WEBSOCKET_KEY)?;
+    let is_key = STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16);
+    if !is_handshake || !is_key {
+        return None;
+    }
+    let mut kept = Request::new(());
+    *kept.uri_mut() = uri;
+    *kept.headers_mut() = headers.kept()?;
+    let accept = Sha1::new().chain_update(key).chain_update(GUID).finalize();
+    Some(Handshake {
+        request: kept,
+        accept: STANDARD.encode(accept),
+        length,
+    })
+}
+
+struct Headers<'h>(&'h [httparse::Header<'h>]);
+
+impl Headers<'_> {
+    fn all(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
+        let named = self.0.iter();
+        let named = named.filter(move |header| header.name.eq_ignore_ascii_case(name.as_str()));
+        named.map(|header| header.value)
+    }
+
+    /// The only one of this name.
+    fn one(&self, name: &HeaderName) -> Option<&[u8]> {
+        let mut values = self.all(name);
+        values.next().filter(|_| values.next().is_none())
+    }
+
+    fn has_token(&self, name: &HeaderName, token: &str) -> bool {
+        let mut tokens = self
+            .all(name)
+            .flat_map(|value| value.split(|byte| *byte == b','));
+        tokens.any(|one| one.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    }
+
+    /// What the gate and the session look at.
+    fn kept(&self) -> Option<HeaderMap> {
+        let mut kept = HeaderMap::new();
+        for name in [header::HOST, header::ORIGIN, header::AUTHORIZATION] {
+            for value in self.all(&name) {
+                kept.append(name.clone(), HeaderValue::from_bytes(value).ok()?);
+            }
+        }
+        Some(kept)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HANDSHAKE: &str = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: https://a\r\nCookie: c\r\n\r\n";
+
+    async fn first(bytes: &str) -> (Option<Box<Handshake>>, Vec<u8>) {
+        let mut early = Vec::new();
+        let mut stream = bytes.as_bytes();
+        let first = read(&mut stream, "/socket.io/", &mut early).await.unwrap();
+        early.extend_from_slice(stream);
+        (first, early)
+    }
+
+    /// The key and its answer are those of RFC 6455 section 1.3.
+    #[tokio::test]
+    async fn a_handshake_is_taken_apart_and_what_comes_behind_it_is_left() {
+        let (handshake, early) = first(&format!("{HANDSHAKE}behind")).await;
+        let handshake = handshake.unwrap();
+        assert_eq!(handshake.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(handshake.request.headers().len(), 2);
+        assert_eq!(
+            handshake.request.uri().query(),
+            Some("EIO=4&transport=websocket")
+        );
+        assert_eq!(&early[handshake.length..], b"behind");
+    }
+
+    #[tokio::test]
+    async fn whatever_else_it_is_the_http_stack_gets_it_whole() {
+        for (from, to) in [
+            ("GET", "POST"),
+            ("/socket.io/", "/api/"),
+            ("/socket.io/", "/socket.iox/"),
+            ("websocket HTTP", "polling HTTP"),
+            ("websocket HTTP", "websocket&sid=x HTTP"),
+            ("EIO=4", "EIO=3"),
+            ("HTTP/1.1", "HTTP/1.0"),
+            ("Upgrade: websocket", "Upgrade: h2c"),
+            ("keep-alive, Upgrade", "keep-alive"),
+            ("Version: 13", "Version: 12"),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "short"),
+            ("Cookie: c", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
+            ("Cookie: c", "Content-Length: 1"),
+            ("Host: h", "Host h"),
+        ] {
+            let request = HANDSHAKE.replacen(from, to, 1);
+            assert_ne!(request, HANDSHAKE);
+            let (handshake, early) = first(&request).await;
+            assert!(handshake.is_none(), "{request}");
+            assert_eq!(String::from_utf8(early).unwrap(), request);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_too_long_or_ends_early_the_http_stack_answers() {
+        let endless = HANDSHAKE.replace(
+            "Cookie: c",
+            &format!("Cookie: {}", "c".repeat(HEADER_BYTES)),
+        );
+        assert!(first(&endless).await.0.is_none());
+        let (handshake, early) = first(&HANDSHAKE[..40]).await;
+        assert!(handshake.is_none());
+        assert_eq!(early, &HANDSHAKE.as_bytes()[..40]);
+    }
+}
