@@ -26,7 +26,7 @@ check: ## format, layers, lints, documentation, licences
 fuzz-api: ## requests made up from the description of the API, 10 000 and more; SEED repeats a run
 	@scripts/schemathesis.sh
 
-bench: ## two release nodes under load (REPS, USERS, SECS and STEPS may be set); figures go to bench-results/
+bench: ## two release nodes under load, and what one publish costs (PEERS=1: beside others; REPS, USERS, SECS, STEPS); figures go to bench-results/
 	@scripts/install.sh build services
 	@scripts/bench.sh
 

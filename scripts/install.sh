@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what a purpose needs and the machine lacks, Debian packages and libraries of clients: install.sh build | services | faults | balancer | clients | schemathesis …
+# Installs what a purpose needs and the machine lacks, Debian packages and libraries of clients: install.sh build | services | budget | peers | faults | balancer | clients | schemathesis …
 set -eu
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
@@ -25,6 +25,13 @@ for purpose in "$@"; do
         need redis-cli redis-tools
         need psql postgresql-client
         ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql" ;;
+    budget)
+        need strace strace
+        need valgrind valgrind
+        need python3 python3 ;;
+    peers)
+        require node "install Node.js 20 or later, see https://nodejs.org"
+        require npm "install it beside Node.js" ;;
     faults)
         ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing="$missing faketime" ;;
     balancer)

@@ -233,9 +233,10 @@ impl Publisher {
             self.metrics.bus_errors.of(BusError::Publish).increment(1);
             return;
         };
-        let answer = publish(client, channel, bytes);
+        let client = client.clone();
+        // The future of a command has 7 KB: it is made where it stays.
         let mut answered = Box::pin(async move {
-            let result = answer.await;
+            let result = publish(&client, channel, bytes).await;
             Answered {
                 what: What::Parcel,
                 result: result.map(|receivers| room.published(receivers)),
@@ -337,9 +338,10 @@ fn control(
     what: What,
 ) -> Result<impl Future<Output = Answered> + Send + 'static, Error> {
     let bytes = bytes.map_err(|error| Error::new(ErrorKind::InvalidArgument, error.to_string()))?;
-    let answer = publish(client, channel, bytes);
+    let client = client.clone();
     Ok(async move {
-        let result = answer.await.map(|_receivers| ());
+        let result = publish(&client, channel, bytes).await;
+        let result = result.map(|_receivers| ());
         Answered { what, result }
     })
 }
@@ -349,7 +351,6 @@ fn publish(
     client: &WithOptions<Client>,
     channel: String,
     bytes: Vec<u8>,
-) -> impl Future<Output = Result<u64, Error>> + Send + 'static {
-    let client = client.clone();
-    async move { client.publish(channel, Bytes::from(bytes)).await }
+) -> impl Future<Output = Result<u64, Error>> + Send {
+    client.publish(channel, Bytes::from(bytes))
 }
