@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 RIG = exec "$${CARGO_TARGET_DIR:-target}/debug/faults" run --faults "$(FAULTS)" --seed "$(or $(SEED),1)" $(if $(SECONDS),--seconds "$(SECONDS)")
-.PHONY: help run cluster test check fuzz-api faults bugs nightly bench
+.PHONY: help run cluster test check fuzz-api faults bugs nightly bench scale
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1@\2/p' Makefile | while IFS=@ read -r name what; do printf '%-14s %s\n' "$$name" "$$what"; done
@@ -29,6 +29,9 @@ fuzz-api: ## requests made up from the description of the API, 10 000 and more; 
 bench: ## two release nodes under load, and what one publish costs (PEERS=1: beside others; REPS, USERS, SECS, STEPS); figures go to bench-results/
 	@scripts/install.sh build services
 	@scripts/bench.sh
+
+scale: ## 1, 2 and 4 nodes with the users spread; more and more sockets on one node, and 60 000 on four (STEPS="nodes sockets", SIZES, SECS; after make bench)
+	@scripts/scale.sh
 
 faults: ## real nodes broken on purpose, and the table of what held (FAULTS="F1 F3", SEED, SECONDS, SCALE in percent; SHORT=1: the short set, on a debug build)
 ifdef SHORT

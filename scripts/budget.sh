@@ -3,7 +3,7 @@
 # commands and writes are counted by the services and by strace, allocations and instructions by callgrind.
 set -eu
 cd "$(dirname "$0")/.."
-scripts/install.sh build services budget
+scripts/install.sh build services bench
 here=scripts
 # shellcheck source=scripts/services.sh
 . "$here/services.sh"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what a purpose needs and the machine lacks, Debian packages and libraries of clients: install.sh build | services | budget | peers | faults | balancer | clients | schemathesis …
+# Installs what a purpose needs and the machine lacks, Debian packages and libraries of clients: install.sh build | services | bench | peers | faults | balancer | clients | schemathesis …
 set -eu
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
@@ -25,9 +25,10 @@ for purpose in "$@"; do
         need redis-cli redis-tools
         need psql postgresql-client
         ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql" ;;
-    budget)
+    bench)
         need strace strace
         need valgrind valgrind
+        need curl curl
         need python3 python3 ;;
     peers)
         require node "install Node.js 20 or later, see https://nodejs.org"

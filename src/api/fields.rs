@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-use super::json;
+use super::json::{self, Name};
 use super::problem::{FieldError, MAX_ERRORS, Problem};
 use crate::user::UserId;
 
@@ -18,7 +18,7 @@ const USER_ID: &str = "1 to 128 characters of A-Z a-z 0-9 . _ ~ @ : -, or an int
 pub(super) struct Fields<'a> {
     /// Where the object is in the body, as a JSON pointer.
     place: String,
-    members: BTreeMap<String, &'a str>,
+    members: BTreeMap<Name<'a>, &'a RawValue>,
     errors: Vec<FieldError>,
 }
 
@@ -32,16 +32,12 @@ impl<'a> Fields<'a> {
     /// The members of the object `json` at `place`.
     fn at(place: String, json: &'a str) -> Result<Self, FieldError> {
         let is_object = json.trim_start().starts_with('{');
-        let members = serde_json::from_str::<BTreeMap<String, &RawValue>>(json);
-        match members {
-            Ok(members) if is_object => {
-                let members = members.into_iter().map(|(name, value)| (name, value.get()));
-                Ok(Self {
-                    place,
-                    members: members.collect(),
-                    errors: Vec::new(),
-                })
-            }
+        match serde_json::from_str(json) {
+            Ok(members) if is_object => Ok(Self {
+                place,
+                members,
+                errors: Vec::new(),
+            }),
             Ok(_) | Err(_) => Err(FieldError {
                 pointer: place,
                 code: "type_mismatch",
@@ -90,9 +86,7 @@ impl<'a> Fields<'a> {
 
     /// Whether the member is there and a string.
     pub(super) fn is_text(&self, name: &str) -> bool {
-        self.members
-            .get(name)
-            .is_some_and(|json| json.starts_with('"'))
+        self.json(name).is_some_and(|json| json.starts_with('"'))
     }
 
     /// Whether no member is left.
@@ -102,7 +96,7 @@ impl<'a> Fields<'a> {
 
     /// Whether the member is there and `null`; it is taken then.
     pub(super) fn take_null(&mut self, name: &str) -> bool {
-        let is_null = self.members.get(name).is_some_and(|json| *json == "null");
+        let is_null = self.json(name) == Some("null");
         if is_null {
             self.members.remove(name);
         }
@@ -111,7 +105,11 @@ impl<'a> Fields<'a> {
 
     /// Whether [`Fields::take`] would find it.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.members.get(name).is_some_and(|json| *json != "null")
+        self.json(name).is_some_and(|json| json != "null")
+    }
+
+    fn json(&self, name: &str) -> Option<&'a str> {
+        self.members.get(name).map(|value| value.get())
     }
 
     /// Notes that the member breaks a rule.
@@ -126,7 +124,8 @@ impl<'a> Fields<'a> {
 
     /// The JSON of a member; `null` counts as absent.
     pub(super) fn take(&mut self, name: &str) -> Option<&'a str> {
-        self.members.remove(name).filter(|json| *json != "null")
+        let json = self.members.remove(name)?.get();
+        (json != "null").then_some(json)
     }
 
     pub(super) fn text(&mut self, name: &str) -> Option<String> {
@@ -195,7 +194,7 @@ impl<'a> Fields<'a> {
 
     fn refuse_rest(&mut self) {
         for name in std::mem::take(&mut self.members).into_keys() {
-            let token = FieldError::token(&name);
+            let token = FieldError::token(&name.0);
             self.refuse(&token, "unknown_field", "a field that this request has");
         }
     }

@@ -1,15 +1,27 @@
 //! Reads JSON strictly: each name once, no nesting that hurts, and errors that tell where but never repeat what.
 
+use std::borrow::{Borrow, Cow};
 use std::cell::Cell;
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fmt;
 
+use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::problem::Problem;
 
 /// Deeper nesting is refused before it can exhaust the stack; `serde_json` itself stops at 128.
 const MAX_DEPTH: usize = 100;
+
+/// The name of a member; copied only where it is spelled with escapes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub(super) struct Name<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
+impl Borrow<str> for Name<'_> {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
 
 /// The text of a JSON document (RFC 8259), any value, that every later reader reads the same way.
 pub(super) fn check(body: &[u8]) -> Result<&str, Problem> {
@@ -125,8 +137,9 @@ impl<'de> Visitor<'de> for Walk<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
         let Walk { depth, fault } = self.inside()?;
-        let mut names = HashSet::new();
-        while let Some(name) = members.next_key::<String>()? {
+        // Ordered rather than hashed: most objects are small, and nobody can choose names that collide.
+        let mut names = BTreeSet::new();
+        while let Some(name) = members.next_key::<Name<'de>>()? {
             if !names.insert(name) {
                 fault.set(Fault::Repeated);
                 return Err(de::Error::custom("the same name twice"));
