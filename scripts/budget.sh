@@ -35,7 +35,7 @@ node() { # node <name> <port> <admin port> [<tool…>]: a node, under a tool tha
 up() { # up <port>
     (exec 3<>"/dev/tcp/127.0.0.1/$1")
 }
-counters() { # statements, round trips that had to commit, commands of Redis
+counters() { # statements of PostgreSQL, messages published to Redis, commands of Redis in all
     # Its own statements are told apart by what they read.
     psql -XAtc "SELECT coalesce(sum(calls), 0) FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat%'" "$postgres_url"
     redis-cli -p "$redis_port" INFO commandstats | tr -d '\r' | sed -n 's/^cmdstat_publish:calls=\([0-9]*\),.*/\1/p'

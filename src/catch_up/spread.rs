@@ -46,6 +46,17 @@ impl Spread {
     }
 }
 
+/// Forgets who waits when nobody steps any longer, because the node stops or by a panic; usually nobody waits then.
+struct GiveUp<'s>(Option<&'s Spread>);
+
+impl Drop for GiveUp<'_> {
+    fn drop(&mut self) {
+        if let Some(spread) = self.0 {
+            *spread.0.lock() = Turns::default();
+        }
+    }
+}
+
 impl CatchUp {
     /// Has a client that came with many others fetch the list at some time in the next seconds.
     pub fn spread(&self, seat: Arc<Seat>) {
@@ -54,6 +65,7 @@ impl CatchUp {
         }
         let (catch_up, stopping) = (self.clone(), self.tasks.stopping());
         self.tasks.spawn(async move {
+            let mut give_up = GiveUp(Some(&catch_up.spread));
             let mut steps = tokio::time::interval(SPREAD / STEPS);
             while let Some(seats) = catch_up.spread.step() {
                 for seat in seats.into_iter().filter(|seat| !seat.is_gone()) {
@@ -64,6 +76,8 @@ impl CatchUp {
                     () = stopping.cancelled() => return,
                 }
             }
+            // Somebody else may step by now.
+            give_up.0 = None;
         });
     }
 }

@@ -18,6 +18,9 @@ const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// What is read at a time: a handshake is seldom longer.
 const CHUNK: usize = 2_048;
 
+/// What ends the head of a request.
+const END: &[u8] = b"\n\r\n";
+
 /// A handshake of a new session, with copies of what is looked at later.
 #[derive(Debug)]
 pub(super) struct Handshake {
@@ -42,18 +45,33 @@ pub(super) async fn read(
     path: &str,
     early: &mut Vec<u8>,
 ) -> io::Result<Option<Box<Handshake>>> {
+    let mut seen = 0;
     loop {
-        match head(early, path) {
-            Head::Handshake(handshake) => return Ok(Some(handshake)),
-            Head::Other => return Ok(None),
-            Head::Partial if early.len() >= HEADER_BYTES => return Ok(None),
-            Head::Partial => {}
+        // Whatever comes in small pieces is taken apart when it may be whole, and not each time.
+        if seen == 0 || ends_a_head(&early[seen..]) {
+            match head(early, path) {
+                Head::Handshake(handshake) => return Ok(Some(handshake)),
+                Head::Other => return Ok(None),
+                Head::Partial => {}
+            }
         }
-        early.reserve(CHUNK);
-        if stream.read_buf(early).await? == 0 {
+        let room = HEADER_BYTES.saturating_sub(early.len());
+        if room == 0 {
+            return Ok(None);
+        }
+        // The end of a head may be cut: its last bytes are looked at again.
+        seen = early.len().saturating_sub(END.len());
+        early.reserve(CHUNK.min(room));
+        if stream.take(room as u64).read_buf(early).await? == 0 {
             return Ok(None);
         }
     }
+}
+
+/// Whether an empty line is in these bytes, however lines are ended.
+fn ends_a_head(bytes: &[u8]) -> bool {
+    bytes.windows(END.len()).any(|window| window == END)
+        || bytes.windows(2).any(|window| window == b"\n\n")
 }
 
 fn head(bytes: &[u8], path: &str) -> Head {
@@ -94,8 +112,8 @@ fn handshake(request: &httparse::Request<'_, '_>, path: &str, length: usize) -> 
     let is_handshake = headers.has_token(&header::UPGRADE, "websocket")
         && headers.has_token(&header::CONNECTION, "upgrade")
         && headers.one(&header::SEC_WEBSOCKET_VERSION)? == b"13"
-        && headers.one(&header::CONTENT_LENGTH).is_none()
-        && headers.one(&header::TRANSFER_ENCODING).is_none();
+        && headers.all(&header::CONTENT_LENGTH).next().is_none()
+        && headers.all(&header::TRANSFER_ENCODING).next().is_none();
     let key = headers.one(&header::SEC_WEBSOCKET_KEY)?;
     let is_key = STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16);
     if !is_handshake || !is_key {
@@ -190,6 +208,11 @@ mod tests {
             ("dGhlIHNhbXBsZSBub25jZQ==", "short"),
             ("Cookie: c", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
             ("Cookie: c", "Content-Length: 1"),
+            ("Cookie: c", "Content-Length: 1\r\nContent-Length: 2"),
+            (
+                "Cookie: c",
+                "Transfer-Encoding: chunked\r\nTransfer-Encoding: x",
+            ),
             ("Host: h", "Host h"),
         ] {
             let request = HANDSHAKE.replacen(from, to, 1);

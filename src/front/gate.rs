@@ -72,10 +72,11 @@ impl Gate {
         if !self.hub.has_room() {
             return Err(Refused::Full);
         }
+        let guest = self.porch.enter().ok_or(Refused::Busy)?;
         if self.rate.take() != Taken::Granted {
             return Err(Refused::TooOften);
         }
-        self.porch.enter().ok_or(Refused::Busy).map(Some)
+        Ok(Some(guest))
     }
 
     fn refuse(&self, refused: Refused) -> Response<Body> {

@@ -8,10 +8,11 @@ mod gate;
 mod raw;
 
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::poll_immediate;
+use futures_util::future::{FutureExt as _, poll_immediate};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -103,7 +104,8 @@ impl Front {
         let reading = first::read(&mut stream, &self.socket_path, &mut early);
         let first = tokio::select! {
             first = tokio::time::timeout(HEADERS, reading) => first,
-            () = stop.cancelled() => return,
+            // What has come is answered below, if it is whole in time.
+            () = stop.cancelled() => Ok(Ok(None)),
         };
         let Ok(Ok(first)) = first else { return };
         let line = Arc::new(Line::default());
@@ -151,16 +153,18 @@ impl Front {
             request.extensions_mut().insert(line);
             return transport::answer(self.sockets.clone(), request).await;
         }
-        let mut work = Box::pin(transport::answer(self.api.clone(), request));
-        let mut response = match poll_immediate(&mut work).await {
-            Some(response) => response,
+        let work = AssertUnwindSafe(transport::answer(self.api.clone(), request));
+        let mut work = Box::pin(work.catch_unwind());
+        let answered = match poll_immediate(&mut work).await {
+            Some(answered) => answered.ok(),
             // In a task of its own as soon as it waits: a caller that hangs up cancels nothing that was begun.
-            None => self.tasks.spawn(work).await.unwrap_or_else(|_panicked| {
-                let mut response = Response::new(Body::default());
-                *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-                response
-            }),
+            None => self.tasks.spawn(work).await.ok().and_then(Result::ok),
         };
+        let mut response = answered.unwrap_or_else(|| {
+            let mut response = Response::new(Body::default());
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            response
+        });
         if self.health.is_draining() {
             // The caller's next request finds another node.
             let close = HeaderValue::from_static("close");

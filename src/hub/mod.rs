@@ -148,6 +148,8 @@ impl Hub {
             self.shared.transports.forget(&transport);
             return None;
         }
+        // Now that a sweep finds it.
+        seat.ask_for_sweep(0);
         self.report_entry(&seat, resume);
         let step = self.mind_epoch(&seat, resume, step);
         // After it was registered: either the closing sees it, or it sees the closing.

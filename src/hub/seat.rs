@@ -121,7 +121,6 @@ impl Seat {
             _alive: Arc::clone(&shared.alive),
             shared,
         };
-        seat.ask_for_sweep(0);
         (seat, step)
     }
 

@@ -1417,6 +1417,87 @@ async fn a_connection_that_takes_longer_than_a_request_serves_the_next_one() {
     assert_eq!(*link.accepted.borrow(), 1);
 }
 
+/// The server refuses one user's rows whatever comes with them: the others are not refused with it.
+#[tokio::test]
+async fn one_publish_that_the_server_refuses_fails_alone() {
+    const REFUSE: &str = "
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'not this one'; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON user_feed FOR EACH ROW WHEN (NEW.user_id = 'refused')
+            EXECUTE FUNCTION refuse();";
+    let Some(database) = Database::postgres().await else {
+        return;
+    };
+    let store = migrated(&database).await;
+    let mut beside = database.connection().await;
+    sqlx::raw_sql(REFUSE).execute(&mut beside).await.unwrap();
+    let mut publishing = JoinSet::new();
+    for number in 0..200 {
+        let store = store.clone();
+        publishing.spawn(async move {
+            let is_refused = number % 20 == 7;
+            let to = if is_refused {
+                "refused".to_owned()
+            } else {
+                format!("{number}")
+            };
+            let created = store.create(&batch("hello", &[&to]), None).await;
+            match created {
+                Ok(_) => assert!(!is_refused, "{number}"),
+                Err(error) => assert!(
+                    is_refused && matches!(error, StoreError::Failed(_)),
+                    "{number}: {error:?}"
+                ),
+            }
+        });
+    }
+    while let Some(published) = publishing.join_next().await {
+        published.unwrap();
+    }
+    assert_eq!(counters(&store, "0").await, (1, 1));
+    assert_eq!(counters(&store, "refused").await, (0, 0));
+}
+
+/// Many publishes under one key, and under others, at the same time: some go into one statement, some wait for it.
+#[tokio::test]
+async fn one_key_of_many_publishes_at_once_creates_once() {
+    for database in [Some(Database::sqlite()), Database::postgres().await]
+        .into_iter()
+        .flatten()
+    {
+        let store = migrated(&database).await;
+        let mut publishing = JoinSet::new();
+        for number in 0..120_u8 {
+            let store = store.clone();
+            publishing.spawn(async move {
+                let key = IdempotencyKey {
+                    scope: "svc".to_owned(),
+                    key: format!("{}", number % 3),
+                    body: [1; 32],
+                };
+                let batch = batch("hello", &["42"]);
+                let created = store.create(&batch, Some(&key)).await.unwrap();
+                (
+                    number % 3,
+                    created.replayed,
+                    created.items[0].id,
+                    created.items[0].seq,
+                )
+            });
+        }
+        let mut of_keys: HashMap<u8, BTreeSet<(Uuid, u64)>> = HashMap::new();
+        let mut first = 0;
+        while let Some(published) = publishing.join_next().await {
+            let (key, replayed, id, seq) = published.unwrap();
+            first += u32::from(!replayed);
+            of_keys.entry(key).or_default().insert((id, seq));
+        }
+        assert_eq!(first, 3);
+        assert!(of_keys.len() == 3 && of_keys.values().all(|answers| answers.len() == 1));
+        assert_eq!(counters(&store, "42").await, (3, 3));
+    }
+}
+
 /// After a restart, or after an operator ended the sessions, one request notices; the next is served.
 #[tokio::test]
 async fn a_server_that_ended_its_sessions_costs_one_request() {
@@ -1424,8 +1505,14 @@ async fn a_server_that_ended_its_sessions_costs_one_request() {
         return;
     };
     let store = migrated(&database).await;
+    let mut made = store.connections_made();
+    send(&store, "42").await;
+    assert!(
+        made.has_changed().unwrap(),
+        "publishes have connections of their own"
+    );
     let mut users = JoinSet::new();
-    for _ in 0..8 {
+    for _ in 1..8 {
         let store = store.clone();
         users.spawn(async move {
             send(&store, "42").await;
@@ -1434,7 +1521,6 @@ async fn a_server_that_ended_its_sessions_costs_one_request() {
     }
     users.join_all().await;
 
-    let mut made = store.connections_made();
     made.mark_unchanged();
     let end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
                WHERE datname = current_database() AND pid <> pg_backend_pid()";

@@ -66,7 +66,8 @@ pub(super) struct Lease<'store> {
 }
 
 impl Connections {
-    pub(super) fn new(options: PgConnectOptions, most: u32) -> Self {
+    /// `made` is told of each new connection.
+    pub(super) fn new(options: PgConnectOptions, most: u32, made: watch::Sender<u64>) -> Self {
         let most = most.max(1);
         Self {
             options,
@@ -74,7 +75,7 @@ impl Connections {
             turns: Semaphore::new(most as usize),
             idle: Mutex::default(),
             opening: Mutex::default(),
-            made: watch::Sender::default(),
+            made,
             bulkhead: Bulkhead::default(),
         }
     }
@@ -203,7 +204,7 @@ impl Lease<'_> {
 }
 
 /// What the server refused leaves the connection as it was, unless it was the server's last word.
-fn broke_the_connection(error: &sqlx::Error) -> bool {
+pub(super) fn broke_the_connection(error: &sqlx::Error) -> bool {
     let refused = error
         .as_database_error()
         .and_then(|error| error.try_downcast_ref::<PgDatabaseError>());

@@ -1,5 +1,8 @@
 //! Remembering requests in one statement: their keys, the counters, the notifications.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
 use chrono::{DateTime, SubsecRound, Utc};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -17,7 +20,8 @@ use crate::store::{Address, Batch, Created, CreatedItem, IdempotencyKey, StoreEr
 /// address names its draft and its key by their places. Keys are claimed before any counter is touched, in their
 /// order: while the same key's first request runs, the claim waits for its end, holding no user; then it is taken (its
 /// addresses write nothing) or, after a rollback or 24 hours, free. Counters are stepped one user after the other in
-/// the order of their ids, once each: two statements that share users wait for each other and cannot deadlock. A
+/// the order of their ids, once each: two statements that share users wait for each other and cannot deadlock. (Erasing
+/// a user may wait for a key while this waits for that user; then the lock timeout ends this one, which is tried again.) A
 /// user's items are numbered in address order below the counter's new value.
 const CREATE: &str = r#"
 WITH request AS (
@@ -93,27 +97,34 @@ impl Store {
     ) -> Result<Created, StoreError> {
         match &self.gathering {
             Some(gathering) if batch.to.len() == 1 => gathering.create(self, batch, key).await,
-            Some(_) | None => self.create_alone(batch, key).await,
+            Some(_) | None => self.create_alone(batch, key).await.0,
         }
     }
 
+    /// In a statement of its own; also answers how long that took, once it had a connection.
     pub(super) async fn create_alone(
         &self,
         batch: &Batch,
         key: Option<&IdempotencyKey>,
-    ) -> Result<Created, StoreError> {
-        super::with_second_try(|| self.claim_or_replay(batch, key)).await
+    ) -> (Result<Created, StoreError>, Duration) {
+        let took = AtomicU64::new(0);
+        let created = super::with_second_try(|| self.claim_or_replay(batch, key, &took)).await;
+        (created, Duration::from_micros(took.load(Ordering::Relaxed)))
     }
 
     async fn claim_or_replay(
         &self,
         batch: &Batch,
         key: Option<&IdempotencyKey>,
+        took: &AtomicU64,
     ) -> Result<Created, StoreError> {
         let users = batch.to.iter().map(|address| address.user.as_str());
         let lease = self.connections.lease_for(users.collect()).await?;
-        let written = insert(lease, &[(batch, key)]).await?;
-        let written = written.into_iter().next().flatten();
+        let began = Instant::now();
+        let written = insert(lease, &[(batch, key)]).await;
+        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        took.fetch_max(micros, Ordering::Relaxed);
+        let written = written?.into_iter().next().flatten();
         match written {
             Some(created) => Ok(created),
             None => self.replay(batch, key).await,

@@ -13,19 +13,18 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sqlx::postgres::PgConnectOptions;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::Store;
-use super::connections::Connections;
+use super::connections::{Connections, broke_the_connection};
 use super::create::insert;
 use crate::store::{Batch, Created, IdempotencyKey, StoreError};
 use crate::user::UserId;
 
-/// How long a statement waits for a row that somebody else holds, in milliseconds.
-const LOCK_TIMEOUT: &str = "100";
-
-/// Statements under way at a time. More are not faster: they wait for each other at the commit.
-const AT_ONCE: usize = 2;
+/// How long a statement waits for one row that somebody else holds, and how long it may take with all such waits. The
+/// server goes by these; behind a pooler that ignores them, by what is set there.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
+const STATEMENT_TIMEOUT: &str = "500";
 
 /// Publishes in one statement, at most.
 const LARGEST: usize = 128;
@@ -36,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// A publish whose statement failed this long after it came is not tried again: its caller has waited enough.
 const SECOND_TRY: Duration = Duration::from_secs(1);
 
-/// For how long a user to whom a publish failed by itself is kept out of the others' statements.
+/// For how long a user whose publish holds up the others is kept out of their statements; renewed as long as it would.
 const APART: Duration = Duration::from_secs(5);
 
 /// Users who are kept apart at a time; of more, the next ones go with the others.
@@ -84,9 +83,11 @@ enum Written {
     Created(Created),
     /// Its key is taken.
     Taken,
-    /// Nothing was written.
+    /// Nothing was sent.
+    Unsent,
+    /// The server has refused the statement: nothing was written.
     Refused,
-    /// Nobody knows whether it was.
+    /// Nobody knows whether it was written.
     Unknown,
 }
 
@@ -168,21 +169,25 @@ fn name(key: &IdempotencyKey) -> (String, String) {
 }
 
 impl Gathering {
-    pub(super) fn new(options: PgConnectOptions) -> Self {
-        let options = options.options([("lock_timeout", LOCK_TIMEOUT)]);
-        let most = u32::try_from(AT_ONCE).unwrap_or(1);
+    /// Statements under way at a time, each on a connection of its own. More are not faster: they wait for each other at
+    /// the commit.
+    pub(super) const WIDTH: u32 = 2;
+
+    pub(super) fn new(options: PgConnectOptions, made: watch::Sender<u64>) -> Self {
+        let lock_timeout = LOCK_TIMEOUT.as_millis().to_string();
+        let options = options.options([
+            ("lock_timeout", lock_timeout.as_str()),
+            ("statement_timeout", STATEMENT_TIMEOUT),
+        ]);
         Self {
-            connections: Connections::new(options, most),
+            connections: Connections::new(options, Self::WIDTH, made),
             desk: Arc::new(Mutex::new(Desk {
                 waiting: VecDeque::new(),
-                turns: AT_ONCE,
+                turns: Self::WIDTH as usize,
                 apart: HashMap::new(),
             })),
         }
     }
-
-    /// How many connections it has at most.
-    pub(super) const WIDTH: u32 = 2;
 
     pub(super) async fn create(
         &self,
@@ -192,7 +197,7 @@ impl Gathering {
     ) -> Result<Created, StoreError> {
         let began = Instant::now();
         if self.is_apart(batch) {
-            return store.create_alone(batch, key).await;
+            return self.alone(store, batch, key).await;
         }
         let request = Arc::new(Request {
             batch: batch.clone(),
@@ -203,17 +208,42 @@ impl Gathering {
             Some(Told::Lead(turn)) => self.lead(turn, &request).await,
             None => return Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)),
         };
-        let is_safe = match written {
+        let (may_try_again, may_be_to_blame) = match written {
             Written::Created(created) => return Ok(created),
             Written::Taken => return store.replay(batch, key).await,
-            Written::Refused => true,
-            Written::Unknown => key.is_some(),
+            Written::Refused => (true, true),
+            // The link is to blame, or nobody has a connection.
+            Written::Unsent => (true, false),
+            Written::Unknown => (key.is_some(), false),
         };
-        if !is_safe || began.elapsed() > SECOND_TRY {
-            return Err(StoreError::Unavailable(sqlx::Error::WorkerCrashed));
+        if !may_try_again || began.elapsed() > SECOND_TRY {
+            let why = "the statement that it was in failed; the log says why";
+            return Err(StoreError::Unavailable(sqlx::Error::Protocol(
+                why.to_owned(),
+            )));
         }
-        let created = store.create_alone(batch, key).await;
-        if matches!(created, Err(StoreError::Unavailable(_))) {
+        if may_be_to_blame {
+            self.alone(store, batch, key).await
+        } else {
+            store.create_alone(batch, key).await.0
+        }
+    }
+
+    /// Writes in a statement of its own, and notes whether it would hold up others.
+    async fn alone(
+        &self,
+        store: &Store,
+        batch: &Batch,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Created, StoreError> {
+        let (created, took) = store.create_alone(batch, key).await;
+        let is_refused = match &created {
+            Err(StoreError::Unavailable(error) | StoreError::Failed(error)) => {
+                !broke_the_connection(error)
+            }
+            Ok(_) | Err(_) => false,
+        };
+        if took > LOCK_TIMEOUT || is_refused {
             self.keep_apart(batch);
         }
         created
@@ -269,44 +299,47 @@ impl Gathering {
     async fn write(&self, requests: &[(&Batch, Option<&IdempotencyKey>)]) -> Vec<Written> {
         let lease = match self.connections.lease().await {
             Ok(lease) => lease,
-            Err(_unsent) => return requests.iter().map(|_| Written::Refused).collect(),
+            Err(_unsent) => return requests.iter().map(|_| Written::Unsent).collect(),
         };
-        match insert(lease, requests).await {
-            Ok(created) => created
-                .into_iter()
-                .map(|created| created.map_or(Written::Taken, Written::Created))
-                .collect(),
-            Err(StoreError::Unavailable(sqlx::Error::Database(_))) => {
-                requests.iter().map(|_| Written::Refused).collect()
+        let error = match insert(lease, requests).await {
+            Ok(created) => {
+                let written = created.into_iter();
+                let written = written.map(|one| one.map_or(Written::Taken, Written::Created));
+                return written.collect();
             }
-            Err(error) => {
-                tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    "a gathered statement failed"
-                );
-                requests.iter().map(|_| Written::Unknown).collect()
+            Err(StoreError::Unavailable(error) | StoreError::Failed(error)) => error,
+            Err(_other) => return requests.iter().map(|_| Written::Unknown).collect(),
+        };
+        let is_known = !broke_the_connection(&error);
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            publishes = requests.len(),
+            "a statement failed; what is safe to write again is"
+        );
+        let what_became = |_| {
+            if is_known {
+                Written::Refused
+            } else {
+                Written::Unknown
             }
-        }
+        };
+        requests.iter().map(what_became).collect()
     }
 
     fn is_apart(&self, batch: &Batch) -> bool {
-        let mut desk = self.desk.lock();
-        if desk.apart.is_empty() {
-            return false;
-        }
-        desk.apart.retain(|_, until| *until > Instant::now());
-        batch
-            .to
-            .iter()
-            .any(|address| desk.apart.contains_key(&address.user))
+        let desk = self.desk.lock();
+        let now = Instant::now();
+        let is_apart = |user| desk.apart.get(user).is_some_and(|until| *until > now);
+        !desk.apart.is_empty() && batch.to.iter().any(|address| is_apart(&address.user))
     }
 
     fn keep_apart(&self, batch: &Batch) {
         let mut desk = self.desk.lock();
-        let until = Instant::now() + APART;
+        let now = Instant::now();
+        desk.apart.retain(|_, until| *until > now);
         for address in &batch.to {
-            if desk.apart.len() < MOST_APART {
-                desk.apart.insert(address.user.clone(), until);
+            if desk.apart.len() < MOST_APART || desk.apart.contains_key(&address.user) {
+                desk.apart.insert(address.user.clone(), now + APART);
             }
         }
     }

@@ -91,6 +91,7 @@ impl Store {
             ("statement_timeout", "0"),
             ("lock_timeout", MIGRATION_LOCK_TIMEOUT),
         ]);
+        let made = watch::Sender::default();
         let gathers = pool >= 2 * Gathering::WIDTH;
         let others = if gathers {
             pool - Gathering::WIDTH
@@ -98,8 +99,8 @@ impl Store {
             pool
         };
         Ok(Self {
-            gathering: gathers.then(|| Arc::new(Gathering::new(hasty.clone()))),
-            connections: Arc::new(Connections::new(hasty, others)),
+            gathering: gathers.then(|| Arc::new(Gathering::new(hasty.clone(), made.clone()))),
+            connections: Arc::new(Connections::new(hasty, others, made)),
             patient: Arc::new(patient),
         })
     }
