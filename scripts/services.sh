@@ -52,7 +52,7 @@ stop() { # stop <name…>: asks all, waits up to 15 s for each, then kills
 }
 
 stop_services() { # Redis, PostgreSQL (INT: without waiting for its clients), and the temporary folder
-    stop redis
+    stop redis second_redis
     signal=INT stop postgres
     rm -rf "$work"
 }
@@ -63,13 +63,14 @@ give_up() { # give_up <name>: says why it did not start
     exit 1
 }
 
-start_redis() { # sets redis_port
+start_redis() { # start_redis [<name>]: sets redis_port
+    local name=${1:-redis}
     for _ in {1..5}; do # again when the port was taken in between
         redis_port=$(free_port)
-        start redis redis-server --port "$redis_port" --bind 127.0.0.1 --save '' --appendonly no --dir "$work"
-        if ready redis redis-cli -p "$redis_port" ping; then return; fi
+        start "$name" redis-server --port "$redis_port" --bind 127.0.0.1 --save '' --appendonly no --dir "$work"
+        if ready "$name" redis-cli -p "$redis_port" ping; then return; fi
     done
-    give_up redis
+    give_up "$name"
 }
 
 start_postgres() { # start_postgres [<option…>]: sets postgres_url; whoever reaches 127.0.0.1 is let in, as befits throw-away data

@@ -121,7 +121,8 @@ pub struct Backends {
     pub database_pool: u32,
 
     /// Redis that joins the nodes: redis://user:password@host:port/db, or rediss:// for TLS; by way of sentinels
-    /// redis-sentinel://host:port?node=host:port&sentinelServiceName=main. Unset: the node is alone.
+    /// redis-sentinel://host:port?node=host:port&sentinelServiceName=main. Several, separated by commas, each have some of
+    /// the users, the same on all nodes that have the same list. Unset: the node is alone.
     #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL")]
     pub redis_url: Option<Secret>,
 

@@ -27,6 +27,9 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// The same, while it is the feed that brings what happens on other nodes.
 const SHORT_PERIOD: Duration = Duration::from_secs(1);
 
+/// Short walks in the time of a long one.
+const SHORT_WALKS: u32 = 5;
+
 /// Users whose heads one statement asks for.
 const AT_ONCE: usize = 1_000;
 
@@ -83,6 +86,8 @@ struct Walk {
 /// What the task of the feed knows from one turn to the next.
 struct State {
     walk: Walk,
+    /// How many walks have ended.
+    walks: u32,
     due: Instant,
     /// Nobody is compared earlier: the store did not answer.
     not_before: Instant,
@@ -147,6 +152,7 @@ impl Feed {
         let mut healthy = self.0.bus.healthy();
         let mut state = State {
             walk: Walk::default(),
+            walks: 0,
             due: Instant::now() + SHORT_PERIOD,
             not_before: Instant::now(),
             backoff: Backoff::new(RETRY.0, RETRY.1),
@@ -239,12 +245,20 @@ impl Feed {
 
     /// The next chunk of the walk that never ends.
     async fn compare_next(&self, state: &mut State) {
-        let (users, ended) = state.walk.next(&self.0.hub);
+        let (mut users, ended) = state.walk.next(&self.0.hub);
+        // While the bus is degraded, a walk is short. Whom it still reaches is compared as often as always.
+        let is_whole = !state.is_degraded || state.walks.is_multiple_of(SHORT_WALKS);
+        if !is_whole {
+            users.retain(|user| !self.0.bus.reaches(user));
+        }
         let start = Instant::now();
         match self.compare_chunk(&users, Repair::Feed).await {
             Ok(()) => {
                 state.backoff.reset();
                 if ended {
+                    state.walks = state.walks.wrapping_add(1);
+                }
+                if ended && is_whole {
                     *self.0.ended.lock() = Instant::now();
                 }
                 let all = self.0.hub.users();

@@ -274,7 +274,7 @@ impl Sessions {
             return self.catch_up.follow(seat, step, None);
         }
         // What does not come in time anyway is not waited for.
-        let patience = if self.bus.is_healthy() {
+        let patience = if self.bus.reaches(&seat.user) {
             CONFIRMATION
         } else {
             Duration::ZERO
@@ -295,8 +295,8 @@ impl Sessions {
         while !seat.is_gone() {
             tokio::select! {
                 () = subscription.confirmed() => return self.feed.compare(&seat.user),
-                // While the bus is degraded, it compares everybody.
-                _ = patience.tick() => if self.bus.is_healthy() {
+                // While the bus does not reach the user, the feed compares it each second.
+                _ = patience.tick() => if self.bus.reaches(&seat.user) {
                     self.feed.compare(&seat.user);
                 },
             }

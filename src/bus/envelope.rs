@@ -8,6 +8,7 @@
 //!     · (seq u64) · (unread u64) · (valid after u64) · (event name (u16 length, text) · payload (u32 length, JSON)) ]
 //!   [ a question: user (u8 length, text) · number u64 ]
 //!   [ an answer: number u64 · sockets u64 ]
+//!   [ a list: number u64 ]
 //! ```
 //!
 //! Decoding is total: whatever arrives is an envelope or an [`EnvelopeError`]. It allocates nothing
@@ -37,6 +38,7 @@ const REVOKED: u8 = 4;
 const REACHED: u8 = 5;
 const QUESTION: u8 = 6;
 const ANSWER: u8 = 7;
+const LIST: u8 = 8;
 
 /// Why bytes are not an envelope, or a message has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -80,6 +82,8 @@ pub(super) enum Body<'a> {
         user: &'a str,
         number: u64,
     },
+    /// A node says which list of Redis it has.
+    List(u64),
     /// So many are here, to the question of that number.
     Answer {
         number: u64,
@@ -151,6 +155,12 @@ impl Sender {
         self.header(MISSED, n, &self.epoch.get(), 0)
     }
 
+    pub(super) fn list(&self, n: u64, list: u64) -> Result<Vec<u8>, EnvelopeError> {
+        let mut bytes = self.header(LIST, n, &self.epoch.get(), 8)?;
+        bytes.put_u64(list);
+        Ok(bytes)
+    }
+
     pub(super) fn question(
         &self,
         n: u64,
@@ -215,6 +225,7 @@ impl<'a> Envelope<'a> {
             CHANGE | TRANSIENT | REVOKED | REACHED => Body::Message(rest.letter(kind)?),
             PROBE => Body::Probe,
             MISSED => Body::Missed,
+            LIST => Body::List(rest.integer()?),
             QUESTION => rest.question()?,
             ANSWER => Body::Answer {
                 number: rest.integer()?,
@@ -402,9 +413,11 @@ mod tests {
     fn opened(bytes: &[u8], to: Option<UserId>) -> Result<Message, EnvelopeError> {
         match Envelope::decode(bytes)?.body {
             Body::Message(letter) => letter.open(to, "epoch-1".into()),
-            Body::Probe | Body::Missed | Body::Question { .. } | Body::Answer { .. } => {
-                Err(EnvelopeError::Bad)
-            }
+            Body::Probe
+            | Body::Missed
+            | Body::List(_)
+            | Body::Question { .. }
+            | Body::Answer { .. } => Err(EnvelopeError::Bad),
         }
     }
 
@@ -497,6 +510,14 @@ mod tests {
     }
 
     #[test]
+    fn a_list_is_a_number() {
+        let bytes = sender().list(7, u64::MAX).unwrap();
+        let envelope = Envelope::decode(&bytes).unwrap();
+        assert_eq!((envelope.n, envelope.body), (7, Body::List(u64::MAX)));
+        is_exact(&bytes);
+    }
+
+    #[test]
     fn a_question_and_an_answer_say_which() {
         let user = UserId::try_from("x".repeat(128).as_str()).unwrap();
         let bytes = sender().question(7, &user, u64::MAX).unwrap();
@@ -521,7 +542,7 @@ mod tests {
     #[test]
     fn an_unknown_kind_is_a_bad_envelope() {
         let mut bytes = sender().missed(7).unwrap();
-        for kind in ANSWER + 1..=u8::MAX {
+        for kind in LIST + 1..=u8::MAX {
             bytes[1] = kind;
             assert_eq!(Envelope::decode(&bytes), Err(EnvelopeError::Bad));
         }

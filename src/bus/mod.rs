@@ -145,7 +145,16 @@ impl Bus {
         }
     }
 
-    /// The same, for whoever waits for it to change. [`Incoming::Restored`] is on its way before it becomes `true`.
+    /// Whether messages for this user get through: `false` while its own Redis is the one that is away.
+    #[must_use]
+    pub fn reaches(&self, user: &UserId) -> bool {
+        match self {
+            Self::Local(_) => true,
+            Self::Redis(bus) => bus.reaches(user),
+        }
+    }
+
+    /// Whether messages between nodes get through, for whoever waits for it to change. [`Incoming::Restored`] is on its way before it becomes `true`.
     #[must_use]
     pub fn healthy(&self) -> watch::Receiver<bool> {
         match self {

@@ -10,6 +10,10 @@ const REDIS_SCHEMES: [&str; 4] = [
     "rediss-sentinel://",
 ];
 
+fn is_redis(url: &str) -> bool {
+    REDIS_SCHEMES.iter().any(|scheme| url.starts_with(scheme))
+}
+
 impl Config {
     /// Checks what no single setting can. Every contradiction is reported, not only the first; each
     /// says what to set.
@@ -123,7 +127,7 @@ impl Backends {
         let scheme = ["sqlite:", "postgres:", "postgresql:"]
             .iter()
             .any(|scheme| url.starts_with(scheme));
-        let redis = self.redis_url.as_ref().map(Secret::expose);
+        let redis = self.redis_url.as_ref();
 
         check(
             !scheme,
@@ -143,7 +147,7 @@ impl Backends {
             "REDIS_URL needs a store that the nodes share: set DATABASE_URL=postgres://…, or unset REDIS_URL for a single node",
         );
         check(
-            redis.is_some_and(|url| !REDIS_SCHEMES.iter().any(|scheme| url.starts_with(scheme))),
+            redis.is_some_and(|urls| !urls.each().all(|url| is_redis(url.expose()))),
             "REDIS_URL must begin with redis:// or rediss://, or to ask sentinels with redis-sentinel:// or rediss-sentinel://",
         );
         check(

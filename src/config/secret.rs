@@ -21,6 +21,11 @@ impl Secret {
         &self.0
     }
 
+    /// Each of several values, separated by commas.
+    pub fn each(&self) -> impl Iterator<Item = Self> {
+        self.0.split(',').map(|one| Self(one.trim().to_owned()))
+    }
+
     /// Where a URL leads, without what in it is secret: `host:port/path`, or `sqlite:file`.
     #[must_use]
     pub fn place(&self) -> String {

@@ -54,6 +54,7 @@ mod hostile;
 mod metrics;
 
 mod outage;
+mod several;
 
 mod feed;
 mod gaps;

@@ -7,13 +7,13 @@ use crate::cluster::Backing;
 use crate::proxy::Proxy;
 
 /// Host and port of a URL.
-fn host(url: &str) -> String {
+pub fn host(url: &str) -> String {
     let url = url::Url::parse(url).unwrap();
     format!("{}:{}", url.host_str().unwrap(), url.port().unwrap())
 }
 
 /// The same URL by way of the proxy.
-fn through(proxy: &Proxy, url: &str) -> String {
+pub fn through(proxy: &Proxy, url: &str) -> String {
     let mut url = url::Url::parse(url).unwrap();
     url.set_port(Some(proxy.address.port())).unwrap();
     url.into()

@@ -1,6 +1,7 @@
 //! The rig: Redis, PostgreSQL and nodes as processes in a temporary folder, proxies between them, and what they hold at the end.
 
 mod balancer;
+mod company;
 mod database;
 mod disk;
 mod node;
@@ -17,6 +18,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
+pub use company::{Company, Way};
 pub use node::Node;
 pub use process::{Process, is_root};
 pub use sentinels::Sentinels;
@@ -66,8 +68,8 @@ pub struct Plan<'a> {
     pub seed: u64,
     /// Settings of all nodes, beside those that the rig needs.
     pub settings: &'a [(&'a str, &'a str)],
-    /// Nodes find Redis by asking sentinels, past all proxies.
-    pub sentinels: bool,
+    /// How nodes find Redis.
+    pub way: Way,
     /// Each node has a clock of its own, which can be set.
     pub clocks: bool,
 }
@@ -76,6 +78,7 @@ pub struct Rig {
     // In the order in which they end.
     pub nodes: Vec<Node>,
     pub sentinels: Option<Sentinels>,
+    pub company: Company,
     pub redis: Redis,
     pub postgres: Postgres,
     pub recorder: Arc<Recorder>,
@@ -98,17 +101,19 @@ impl Rig {
         std::fs::copy(plan.program, &program)
             .map_err(Trouble::io("copy", &plan.program.display().to_string()))?;
 
-        let redis = Redis::start(folder.path()).await?;
-        let sentinels = match plan.sentinels {
-            true => Some(Sentinels::over(&redis, folder.path()).await?),
-            false => None,
+        let redis = Redis::start(folder.path(), company::arguments(plan.way)).await?;
+        let sentinels = match plan.way {
+            Way::Sentinels => Some(Sentinels::over(&redis, folder.path()).await?),
+            Way::Alone | Way::Cluster | Way::Two => None,
         };
+        let company = Company::of(&redis, plan.way, folder.path()).await?;
         let postgres = Postgres::start(folder.path()).await?;
         let common = Common {
             program: &program,
             folder: folder.path(),
             settings: settings(plan),
             redis: &redis,
+            company: &company,
             postgres: &postgres,
             sentinels: sentinels.as_ref(),
             clocks: plan.clocks,
@@ -121,6 +126,7 @@ impl Rig {
         Ok(Self {
             nodes,
             sentinels,
+            company,
             redis,
             postgres,
             recorder,
@@ -138,6 +144,13 @@ impl Rig {
         let ways = [through(|node| &node.front), through(|node| &node.thin)];
         Cluster::new(ways, SECRET.to_owned(), API_KEY.to_owned())
             .map_err(|error| Trouble::Late(format!("no HTTP client: {error}")))
+    }
+
+    /// Moves slots between those of a cluster.
+    pub async fn move_slots(&self) -> Result<(), Trouble> {
+        self.company
+            .move_slots(&self.redis, self.folder.path())
+            .await
     }
 
     /// Puts what users have onto a small disk, and fills that.

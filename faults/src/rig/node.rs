@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::company::Company;
 use super::process::{Process, Spec};
 use super::sentinels::Sentinels;
 use super::services::{Postgres, Redis};
@@ -39,6 +40,7 @@ pub struct Common<'a> {
     pub folder: &'a Path,
     pub settings: Vec<(String, String)>,
     pub redis: &'a Redis,
+    pub company: &'a Company,
     pub postgres: &'a Postgres,
     pub sentinels: Option<&'a Sentinels>,
     pub clocks: bool,
@@ -55,7 +57,7 @@ impl Node {
         };
         let front = proxy(listen, 0)?;
         let thin = proxy(listen, 2_500)?;
-        let redis = proxy(common.redis.address, 1_000)?;
+        let redis = proxy(common.company.one_for(common.redis, number), 1_000)?;
         let postgres = proxy(common.postgres.address, 2_000)?;
 
         let mut environment = common.settings.clone();
@@ -63,9 +65,10 @@ impl Node {
             ("DATABASE_URL", common.postgres.url(postgres.address())),
             (
                 "REDIS_URL",
-                match common.sentinels {
-                    Some(sentinels) => sentinels.url(),
-                    None => format!("redis://{}", redis.address()),
+                match (common.sentinels, common.company.url(common.redis)) {
+                    (Some(sentinels), _) => sentinels.url(),
+                    (None, Some(urls)) => urls,
+                    (None, None) => format!("redis://{}", redis.address()),
                 },
             ),
             ("BELLHOP_LISTEN", listen.to_string()),

@@ -36,8 +36,8 @@ pub struct Redis {
 }
 
 impl Redis {
-    pub async fn start(folder: &Path) -> Result<Self, Trouble> {
-        let redis = Self::new(folder, "redis", free_address()?, "--appendonly no");
+    pub async fn start(folder: &Path, arguments: &str) -> Result<Self, Trouble> {
+        let redis = Self::new(folder, "redis", free_address()?, arguments);
         redis.begin().await?;
         Ok(redis)
     }

@@ -58,6 +58,10 @@ impl Scene<'_> {
                 Fault::RedisRefuses => self.redis_refuses().await,
                 Fault::RedisLocksOut => self.redis_locks_out().await,
                 Fault::Failover(how) => self.failover(how).await?,
+                Fault::ClusterOfRedis | Fault::OneOfTwo => {
+                    self.one_of_company_killed(fault == Fault::ClusterOfRedis)
+                        .await?;
+                }
                 Fault::BusFlooded => self.bus_flooded().await,
                 Fault::PostgresCrashes => self.postgres_crashes().await?,
                 Fault::PostgresStopped => self.postgres_stopped().await,

@@ -53,6 +53,10 @@ pub enum Fault {
     /// Another password than nodes have.
     RedisLocksOut,
     Failover(Failover),
+    /// Slots of a Redis in cluster mode move, then one of it is killed, and comes back.
+    ClusterOfRedis,
+    /// One of two is killed, and comes back empty.
+    OneOfTwo,
     BusFlooded,
     PostgresCrashes,
     PostgresStopped,

@@ -155,6 +155,30 @@ impl Scene<'_> {
         Ok(())
     }
 
+    /// One of several is killed, and comes back: one node of a cluster, or one of two that share the users.
+    pub(super) async fn one_of_company_killed(&mut self, moves_slots: bool) -> Result<(), Trouble> {
+        let before = self.sum(RECONNECTIONS, 0.0).await;
+        if moves_slots {
+            self.rig.move_slots().await?;
+        }
+        let Some(one) = self.rig.company.others.first() else {
+            return Ok(());
+        };
+        one.process.signal("KILL");
+        one.process.ended(Duration::from_secs(5)).await;
+        self.lasts().await;
+        let degraded = self.sum(DEGRADED, 0.0).await;
+        self.expect(
+            &format!("nodes that need it are degraded: {degraded}"),
+            degraded >= 1.0,
+        );
+        one.begin().await?;
+        self.is_up_again().await;
+        let after = self.sum(RECONNECTIONS, 0.0).await;
+        self.expect("nodes joined it again", after > before);
+        Ok(())
+    }
+
     /// A node that does not read while much is said to it: Redis cuts it off, or it falls behind.
     pub(super) async fn bus_flooded(&mut self) {
         let redis = &self.rig.redis;

@@ -12,7 +12,7 @@ use crate::check::{Report, check};
 use crate::history::{Event, Recorder, read};
 use crate::load::{Load, Size};
 use crate::random::Random;
-use crate::rig::{Plan, Rig, Trouble};
+use crate::rig::{Plan, Rig, Trouble, Way};
 
 /// Until all devices are connected before the load begins.
 const GATHERING: Duration = Duration::from_secs(40);
@@ -105,7 +105,7 @@ async fn play(
         nodes: options.nodes,
         seed: options.seed,
         settings: &settings,
-        sentinels: matches!(scenario.fault, Fault::Failover(_)),
+        way: way(scenario.fault),
         clocks: scenario.fault == Fault::ClocksDiffer,
     };
     recorder.add(Event::Run {
@@ -150,6 +150,19 @@ async fn play(
 
     rest(&rig, &mut load, scenario.fault).await?;
     Ok(options.keep.then(|| rig.keep()))
+}
+
+/// How nodes find the Redis that is broken.
+fn way(fault: Fault) -> Way {
+    if matches!(fault, Fault::Failover(_)) {
+        Way::Sentinels
+    } else if fault == Fault::ClusterOfRedis {
+        Way::Cluster
+    } else if fault == Fault::OneOfTwo {
+        Way::Two
+    } else {
+        Way::Alone
+    }
 }
 
 /// Empty where `sha256sum` is not at hand: nothing depends on it.

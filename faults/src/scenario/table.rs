@@ -166,6 +166,20 @@ pub const ALL: &[Scenario] = &[
         BUS,
     ),
     row(
+        "F7d",
+        "Redis in cluster mode: slots move, one of three killed -9, and back",
+        Fault::ClusterOfRedis,
+        8,
+        BUS,
+    ),
+    row(
+        "F7e",
+        "two Redis that share the users: one killed -9, and back empty",
+        Fault::OneOfTwo,
+        8,
+        BUS,
+    ),
+    row(
         "F8",
         "a node stopped while its channels are flooded",
         Fault::BusFlooded,

@@ -77,6 +77,14 @@ impl Dialer {
         Ok(Self { config })
     }
 
+    /// Where it leads: `host:port/database`, with what credentials ever.
+    pub(super) fn place(&self) -> String {
+        let servers = self.config.server.hosts();
+        let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
+        let database = self.config.database.unwrap_or_default();
+        format!("{}/{database}", servers.join(","))
+    }
+
     /// Opens a connection, or fails in time.
     pub(super) async fn open(&self, purpose: Purpose) -> Result<Connection, Error> {
         let connection = ConnectionConfig {

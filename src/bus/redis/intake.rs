@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::Channels;
@@ -23,6 +24,9 @@ const REMEMBERED: usize = 1_024;
 /// How often the node is told of another epoch, at most: each time it asks the store.
 const EPOCH_PAUSE: Duration = Duration::from_secs(1);
 
+/// How often it is logged that another node has another list, at most.
+const LIST_PAUSE: Duration = Duration::from_secs(60);
+
 /// What came that is no message, and is for the connection rather than for the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Word {
@@ -39,7 +43,11 @@ pub(super) struct Intake {
     registry: Arc<Registry>,
     /// What this node has asked.
     questions: Arc<Questions>,
-    backlog: Backlog,
+    /// The node's one; other links have it too.
+    backlog: Arc<Mutex<Backlog>>,
+    /// Which list of Redis this node has.
+    list: u64,
+    list_told: Option<Instant>,
     /// The highest number seen of each node.
     last: HashMap<u64, u64>,
     epoch_told: Option<Instant>,
@@ -52,7 +60,8 @@ impl Intake {
         own: Sender,
         registry: Arc<Registry>,
         questions: Arc<Questions>,
-        backlog: Backlog,
+        backlog: Arc<Mutex<Backlog>>,
+        list: u64,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
@@ -61,6 +70,8 @@ impl Intake {
             registry,
             questions,
             backlog,
+            list,
+            list_told: None,
             last: HashMap::new(),
             epoch_told: None,
             metrics,
@@ -73,7 +84,7 @@ impl Intake {
 
     /// Says to the node that it may have missed something until now.
     pub(super) fn restored(&mut self) {
-        self.backlog.restored();
+        self.backlog.lock().restored();
     }
 
     /// Takes what came on `channel`. Answers what is not for the node; such a word is not counted.
@@ -97,6 +108,11 @@ impl Intake {
             Body::Probe => Ok(is_own.then_some(Word::Probe(envelope.n))),
             Body::Missed if channel != self.channels.everyone => Err(EnvelopeError::Bad),
             Body::Missed => Ok((!is_own).then_some(Word::Missed)),
+            Body::List(_) if channel != self.channels.everyone => Err(EnvelopeError::Bad),
+            Body::List(list) => {
+                self.mind_list(list);
+                Ok(None)
+            }
             Body::Message(_) if is_own => Ok(self.ignored()),
             Body::Message(letter) => self.letter(channel, &envelope, letter).map(|()| None),
             Body::Question { user, number } => {
@@ -136,7 +152,7 @@ impl Intake {
             return Ok(());
         }
         self.received();
-        if self.backlog.asked(to, question) == Handed::Lost {
+        if self.backlog.lock().asked(to, question) == Handed::Lost {
             self.metrics.bus_errors.of(BusError::Lagged).increment(1);
         }
         Ok(())
@@ -165,7 +181,7 @@ impl Intake {
         }
         self.mind_epoch(envelope.epoch);
         self.received();
-        if self.backlog.message(message) == Handed::Lost {
+        if self.backlog.lock().message(message) == Handed::Lost {
             self.metrics.bus_errors.of(BusError::Lagged).increment(1);
         }
         Ok(())
@@ -209,7 +225,19 @@ impl Intake {
         let now = Instant::now();
         if self.epoch_told.is_none_or(|told| told + EPOCH_PAUSE <= now) {
             self.epoch_told = Some(now);
-            self.backlog.other_epoch();
+            self.backlog.lock().other_epoch();
+        }
+    }
+
+    /// Nodes whose lists differ look for some users on different ones: what is published there comes by the feed.
+    fn mind_list(&mut self, list: u64) {
+        let now = Instant::now();
+        let is_due = self.list_told.is_none_or(|told| told + LIST_PAUSE <= now);
+        if list != self.list && is_due {
+            self.list_told = Some(now);
+            tracing::warn!(
+                "another node has another list in REDIS_URL: until all have the same one, sockets hear of some users' messages from the store, up to 5 s later"
+            );
         }
     }
 
@@ -261,7 +289,8 @@ mod tests {
                 own,
                 Arc::clone(&registry),
                 Arc::clone(&questions),
-                backlog,
+                Arc::new(Mutex::new(backlog)),
+                7,
                 Arc::clone(&metrics),
             ),
             incoming,
@@ -347,14 +376,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_list_is_no_message_and_comes_to_everyone() {
+        let mut desk = desk();
+        let list = sender(2, "e1").list(7, 8).unwrap();
+        for _ in 0..2 {
+            assert_eq!(desk.intake.take("p:all", &list), None);
+        }
+        assert!(desk.intake.list_told.is_some());
+        assert_eq!(
+            (desk.heard(), desk.counts(BAD), desk.counts(RECEIVED)),
+            (0, 0, 0)
+        );
+        assert_eq!(desk.intake.take("p:u:42", &list), None);
+        assert_eq!(desk.counts(BAD), 1);
+    }
+
+    #[tokio::test]
     async fn a_kind_of_a_later_release_is_counted_and_not_heard() {
         let mut desk = desk();
         let mut bytes = sender(2, "e1").missed(7).unwrap();
-        for kind in 8..=u8::MAX {
+        for kind in 9..=u8::MAX {
             bytes[1] = kind;
             assert_eq!(desk.intake.take("p:all", &bytes), None);
         }
-        assert_eq!((desk.heard(), desk.counts(BAD)), (0, 248));
+        assert_eq!((desk.heard(), desk.counts(BAD)), (0, 247));
     }
 
     #[tokio::test]

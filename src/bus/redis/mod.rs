@@ -1,5 +1,6 @@
-//! The bus of a cluster: one Redis, one channel per user, and two connections that are replaced whenever in doubt.
+//! The bus of a cluster: one channel per user, and two connections to each Redis that are replaced whenever in doubt.
 //!
+//! - [`places`] says which Redis a user's messages go by, when there are several.
 //! - [`outbox`] holds what waits to be sent, or refuses it at once.
 //! - [`publisher`] sends it, on a connection of its own, and proves by it that Redis answers.
 //! - [`subscriber`] keeps the users' channels subscribed, and proves by probes that what is sent arrives.
@@ -17,6 +18,7 @@ mod intake;
 mod missed;
 mod outbox;
 mod ping;
+mod places;
 mod publisher;
 mod registry;
 mod subscriber;
@@ -25,15 +27,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 pub use self::ping::ping;
 
 use self::connection::Dialer;
-use self::health::Health;
+use self::health::{Direction, Health, Overall};
 use self::intake::Intake;
 use self::outbox::Outbox;
+use self::places::Places;
 use self::publisher::Publisher;
 use self::registry::Registry;
 use self::subscriber::Subscriber;
@@ -57,7 +61,8 @@ pub const LINGER: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct Config {
     /// `redis://` or `rediss://`, with credentials and database if need be; `redis-sentinel://` works too.
-    /// For a Redis in cluster mode name one of its nodes: plain pub/sub reaches all of them.
+    /// For a Redis in cluster mode name one of its nodes: plain pub/sub reaches all of them. Several, separated by
+    /// commas: each has some of the users.
     pub url: String,
     /// What every channel begins with: clusters that share a Redis need different ones.
     pub prefix: String,
@@ -92,6 +97,8 @@ pub enum BusError {
     /// Trying again does not help: the setting has to be changed.
     #[error("the address of Redis cannot be used")]
     Url(#[source] fred::error::Error),
+    #[error("REDIS_URL names one Redis twice")]
+    Twice,
     /// The barrier that confirms a subscription would be answered by any node of the cluster.
     #[error("for a Redis in cluster mode, name one of its nodes: redis://host:port")]
     ClusterUrl,
@@ -103,10 +110,19 @@ pub enum BusError {
 /// One node's end of the bus.
 #[derive(Clone, Debug)]
 pub struct Bus {
+    /// In the order of [`Places`]; at least one.
+    links: Arc<[Link]>,
+    places: Places,
+    overall: Arc<Overall>,
+    questions: Arc<Questions>,
+}
+
+/// One Redis: what is sent there, and what is wanted from there.
+#[derive(Debug)]
+struct Link {
     outbox: Outbox,
     registry: Arc<Registry>,
     health: Arc<Health>,
-    questions: Arc<Questions>,
 }
 
 /// Keeps one user's channel wanted until it is dropped, which is cheap and waits for nothing.
@@ -156,80 +172,68 @@ impl Bus {
     /// Joins the nodes that share this Redis and prefix. Returns at once, whether Redis is there or not:
     /// the bus is degraded until it is, tries for ever, and tells [`super::Incoming::Restored`] when it has joined.
     ///
-    /// `epoch` is said in every message. Must be called inside a runtime; `tasks` owns the two tasks.
+    /// `epoch` is said in every message. Must be called inside a runtime; `tasks` owns the two tasks of each Redis.
     pub fn connect(
         config: &Config,
         epoch: Epoch,
         metrics: Arc<Metrics>,
         tasks: &Tasks,
     ) -> Result<(super::Bus, Receiver), BusError> {
-        let dialer = Dialer::new(&config.url)?;
+        let urls = config.url.split(',').map(str::trim);
+        let dialers = urls.map(Dialer::new).collect::<Result<Vec<_>, _>>()?;
+        let places = Places::of(&dialers)?;
         let node = rand::random();
-        let channels = Channels::new(&config.prefix, node);
-        let sender = Sender { node, epoch };
-        let registry = Arc::new(Registry::new(config.linger, Arc::clone(&metrics)));
-        let health = Arc::new(Health::new(Arc::clone(&metrics)));
-        let probe_wanted = Arc::new(Notify::new());
-        let (probe_sent, probes) = watch::channel(None);
-        let (backlog, receiver) = Backlog::new();
+        let overall = Arc::new(Overall::new(dialers.len(), Arc::clone(&metrics)));
         let questions = Arc::new(Questions::default());
-
-        let (outbox, queue, untold) = Outbox::new(Arc::clone(&health), Arc::clone(&metrics));
-        let publisher = Publisher {
-            dialer: dialer.clone(),
-            channels: channels.clone(),
-            sender: sender.clone(),
-            sent: 0,
-            joined_before: false,
-            queue,
-            untold,
-            probe_wanted: Arc::clone(&probe_wanted),
-            probe_sent,
-            health: Arc::clone(&health),
-            metrics: Arc::clone(&metrics),
-        };
-        let subscriber = Subscriber {
-            dialer,
-            intake: Intake::new(
-                channels,
-                sender,
-                Arc::clone(&registry),
-                Arc::clone(&questions),
-                backlog,
-                Arc::clone(&metrics),
-            ),
-            registry: Arc::clone(&registry),
-            joined_before: false,
-            probe_wanted,
-            probes,
-            health: Arc::clone(&health),
+        let (backlog, receiver) = Backlog::new();
+        let shared = Shared {
+            channels: Channels::new(&config.prefix, node),
+            sender: Sender { node, epoch },
+            linger: config.linger,
+            list: places.number(),
+            overall: Arc::clone(&overall),
+            questions: Arc::clone(&questions),
+            backlog: Arc::new(Mutex::new(backlog)),
             metrics,
         };
-        tasks.essential("bus publisher", |stop| publisher.run(stop));
-        tasks.essential("bus subscriber", |stop| subscriber.run(stop));
-
+        let links = dialers.into_iter().map(|dialer| shared.link(dialer, tasks));
         let bus = Self {
-            outbox,
-            registry,
-            health,
+            links: links.collect(),
+            places,
+            overall,
             questions,
         };
         Ok((super::Bus::Redis(bus), receiver))
     }
 
-    pub(super) fn send(&self, message: &Message) -> Sent {
-        self.outbox.send(message)
+    /// The link of the user's own Redis.
+    fn of(&self, user: &UserId) -> &Link {
+        &self.links[self.places.index(user)]
     }
 
-    /// Without waiting if the bus is degraded: who receives nothing hears no answer either.
+    /// Any on which something can be sent now; else the first, which says that it cannot.
+    fn any(&self) -> &Link {
+        let up = |link: &&Link| link.health.is_up(Direction::Publishing);
+        self.links.iter().find(up).unwrap_or(&self.links[0])
+    }
+
+    pub(super) fn send(&self, message: &Message) -> Sent {
+        let link = message
+            .to
+            .as_ref()
+            .map_or_else(|| self.any(), |user| self.of(user));
+        link.outbox.send(message)
+    }
+
+    /// Without waiting if the link is degraded: who receives nothing hears no answer either.
     pub(super) async fn sockets_elsewhere(&self, user: &UserId) -> Elsewhere {
-        if !self.is_healthy() {
+        if !self.reaches(user) {
             return Elsewhere::UNKNOWN;
         }
         let Some(asking) = self.questions.ask() else {
             return Elsewhere::UNKNOWN;
         };
-        match self.outbox.ask(user, &asking) {
+        match self.of(user).outbox.ask(user, &asking) {
             Sent::Live => asking.answers().await,
             Sent::Deferred => Elsewhere::UNKNOWN,
         }
@@ -237,23 +241,93 @@ impl Bus {
 
     pub(super) fn answer(&self, question: Question, sockets: u64) {
         // Deferred is counted, and the asker notices.
-        let _sent = self.outbox.answer(question, sockets);
+        let _sent = self.any().outbox.answer(question, sockets);
     }
 
     pub(super) fn subscribe(&self, user: &UserId) -> Subscription {
+        let registry = &self.of(user).registry;
         Subscription {
-            signal: self.registry.subscribe(user),
-            registry: Arc::clone(&self.registry),
+            signal: registry.subscribe(user),
+            registry: Arc::clone(registry),
             user: user.clone(),
         }
     }
 
     pub(super) fn is_healthy(&self) -> bool {
-        self.health.is_healthy()
+        self.overall.is_healthy()
     }
 
     pub(super) fn healthy(&self) -> watch::Receiver<bool> {
-        self.health.healthy()
+        self.overall.healthy()
+    }
+
+    /// Whether the user's own Redis carries messages now.
+    pub(super) fn reaches(&self, user: &UserId) -> bool {
+        self.of(user).health.is_healthy()
+    }
+}
+
+/// What all links of a node have in common.
+struct Shared {
+    channels: Channels,
+    sender: Sender,
+    linger: Duration,
+    list: u64,
+    overall: Arc<Overall>,
+    questions: Arc<Questions>,
+    backlog: Arc<Mutex<Backlog>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Shared {
+    /// Starts the two tasks of one link.
+    fn link(&self, dialer: Dialer, tasks: &Tasks) -> Link {
+        let metrics = &self.metrics;
+        let registry = Arc::new(Registry::new(self.linger, Arc::clone(metrics)));
+        let health = Arc::new(Health::new(dialer.place(), Arc::clone(&self.overall)));
+        let probe_wanted = Arc::new(Notify::new());
+        let (probe_sent, probes) = watch::channel(None);
+        let (outbox, queue, untold) = Outbox::new(Arc::clone(&health), Arc::clone(metrics));
+        let publisher = Publisher {
+            dialer: dialer.clone(),
+            channels: self.channels.clone(),
+            sender: self.sender.clone(),
+            sent: 0,
+            joined_before: false,
+            list: self.list,
+            shown: 0.0,
+            queue,
+            untold,
+            probe_wanted: Arc::clone(&probe_wanted),
+            probe_sent,
+            health: Arc::clone(&health),
+            metrics: Arc::clone(metrics),
+        };
+        let subscriber = Subscriber {
+            dialer,
+            intake: Intake::new(
+                self.channels.clone(),
+                self.sender.clone(),
+                Arc::clone(&registry),
+                Arc::clone(&self.questions),
+                Arc::clone(&self.backlog),
+                self.list,
+                Arc::clone(metrics),
+            ),
+            registry: Arc::clone(&registry),
+            joined_before: false,
+            probe_wanted,
+            probes,
+            health: Arc::clone(&health),
+            metrics: Arc::clone(metrics),
+        };
+        tasks.essential("bus publisher", |stop| publisher.run(stop));
+        tasks.essential("bus subscriber", |stop| subscriber.run(stop));
+        Link {
+            outbox,
+            registry,
+            health,
+        }
     }
 }
 
@@ -290,10 +364,22 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_that_cannot_be_used_is_an_error() {
-        for url in ["", "redis", "redis://host:port", "redis://host/database"] {
+        for url in [
+            "",
+            "redis",
+            "redis://host:port",
+            "redis://host/database",
+            "redis://a,",
+            "redis://a, b",
+        ] {
             assert!(matches!(connect(url), Err(BusError::Url(_))), "{url}");
         }
         assert!(connect("rediss://user:password@127.0.0.1:1/2").is_ok());
+        assert!(connect("redis://127.0.0.1:1, redis://127.0.0.1:2").is_ok());
+        assert!(matches!(
+            connect("redis://a:1,redis://a:1"),
+            Err(BusError::Twice)
+        ));
         let cluster = connect("redis-cluster://127.0.0.1:1");
         assert!(matches!(cluster, Err(BusError::ClusterUrl)));
     }

@@ -160,6 +160,7 @@ impl Outbox {
 mod tests {
     use futures_util::future::poll_immediate;
 
+    use super::super::health::Overall;
     use super::*;
     use crate::bus::questions::Questions;
     use crate::event::{Body, Event};
@@ -176,7 +177,8 @@ mod tests {
     #[test]
     fn whatever_is_not_published_is_lost_and_gives_its_room_back() {
         let metrics = Arc::new(Metrics::new());
-        let health = Arc::new(Health::new(Arc::clone(&metrics)));
+        let overall = Arc::new(Overall::new(1, Arc::clone(&metrics)));
+        let health = Arc::new(Health::new(String::new(), overall));
         let (outbox, mut queue, mut untold) = Outbox::new(Arc::clone(&health), metrics);
         let mut lost = || {
             let (before, now) = (untold.are_there(), untold.telling());
@@ -213,7 +215,8 @@ mod tests {
     #[tokio::test]
     async fn of_a_question_only_the_asker_learns_that_it_is_lost() {
         let metrics = Arc::new(Metrics::new());
-        let health = Arc::new(Health::new(Arc::clone(&metrics)));
+        let overall = Arc::new(Overall::new(1, Arc::clone(&metrics)));
+        let health = Arc::new(Health::new(String::new(), overall));
         let (outbox, mut queue, untold) = Outbox::new(Arc::clone(&health), metrics);
         let questions = Arc::new(Questions::default());
         let user = UserId::try_from("42").unwrap();

@@ -48,6 +48,10 @@ pub(super) struct Publisher {
     /// The `n` of what was sent last. Given in the order of sending, which is the order of the queue.
     pub(super) sent: u64,
     pub(super) joined_before: bool,
+    /// Which list of Redis this node has; said to the others after each probe.
+    pub(super) list: u64,
+    /// How long the queue is, as the gauge has it.
+    pub(super) shown: f64,
     pub(super) queue: mpsc::Receiver<Waiting>,
     /// What was not published, here or before it came here.
     pub(super) untold: Untold,
@@ -76,6 +80,8 @@ enum What {
     Probe(u64),
     /// The word that so many messages have been lost.
     Missed(u64),
+    /// Which list of Redis this node has.
+    List,
 }
 
 impl Publisher {
@@ -115,6 +121,8 @@ impl Publisher {
         }
         self.joined_before = true;
         self.discard();
+        let listed = self.say_list(&with_deadline(&connection.client))?.await;
+        self.settle(&listed);
         self.health.up(Direction::Publishing);
         Ok(connection)
     }
@@ -276,6 +284,16 @@ impl Publisher {
         control(client, channel, bytes, What::Probe(self.sent))
     }
 
+    /// Tells the other nodes which list of Redis this one has, as it joins.
+    fn say_list(
+        &mut self,
+        client: &WithOptions<Client>,
+    ) -> Result<impl Future<Output = Answered> + Send + 'static, Error> {
+        self.sent += 1;
+        let bytes = self.sender.list(self.sent, self.list);
+        control(client, self.channels.everyone.clone(), bytes, What::List)
+    }
+
     /// Tells the other nodes that messages to them are missing.
     fn missed(
         &mut self,
@@ -294,6 +312,7 @@ impl Publisher {
                 self.probe_sent.send_replace(Some((number, Instant::now())));
             }
             (Ok(()), What::Missed(losses)) => self.untold.told(losses),
+            (Ok(()), What::List) => {}
             (Ok(()), What::Parcel) => {
                 let published = self.metrics.bus_messages.of(metrics::Direction::Published);
                 published.increment(1);
@@ -313,12 +332,12 @@ impl Publisher {
         self.show_queue();
     }
 
+    /// By what has changed: other links have their own.
     #[expect(clippy::cast_precision_loss, reason = "at most 10 000")]
-    fn show_queue(&self) {
-        self.metrics
-            .bus_queue_length
-            .of(())
-            .set(self.queue.len() as f64);
+    fn show_queue(&mut self) {
+        let now = self.queue.len() as f64;
+        let gauge = self.metrics.bus_queue_length.of(());
+        gauge.increment(now - std::mem::replace(&mut self.shown, now));
     }
 }
 

@@ -45,6 +45,8 @@ struct State {
     resync_until: u64,
     /// Channels that Redis has been told of and not been told to forget.
     subscribed: usize,
+    /// The same, as the gauge has it.
+    shown: f64,
 }
 
 #[derive(Debug)]
@@ -182,7 +184,7 @@ impl Registry {
             subscribe: state.take_wanted(),
             unsubscribe: state.take_expired(now),
         };
-        self.metrics.bus_subscriptions.of(()).set(state.shown());
+        self.show(&mut state);
         batch
     }
 
@@ -211,7 +213,14 @@ impl Registry {
         }
         let mut state = self.state.lock();
         state.reset();
-        self.metrics.bus_subscriptions.of(()).set(state.shown());
+        self.show(&mut state);
+    }
+
+    /// By what has changed: other links have their own.
+    fn show(&self, state: &mut State) {
+        let now = state.measured();
+        let gauge = self.metrics.bus_subscriptions.of(());
+        gauge.increment(now - std::mem::replace(&mut state.shown, now));
     }
 }
 
@@ -334,7 +343,7 @@ impl State {
         clippy::cast_precision_loss,
         reason = "a gauge is a float, and exact up to 2⁵³"
     )]
-    fn shown(&self) -> f64 {
+    fn measured(&self) -> f64 {
         self.subscribed as f64
     }
 }

@@ -142,7 +142,10 @@ fn summary(config: &Config) -> Vec<String> {
         format!("PostgreSQL at {}", config.backends.database_url.place())
     };
     let bus = match &config.backends.redis_url {
-        Some(url) => format!("Redis at {}", url.place()),
+        Some(urls) => {
+            let places: Vec<_> = urls.each().map(|url| url.place()).collect();
+            format!("Redis at {}", places.join(", "))
+        }
         None => "none (one node)".to_owned(),
     };
     vec![

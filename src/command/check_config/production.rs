@@ -141,6 +141,14 @@ async fn redis_answers(config: &Config, nodes: Option<u32>) -> Result<String, St
                 .to_owned(),
         );
     };
+    let mut answers = Vec::new();
+    for one in secret.each() {
+        answers.push(one_redis_answers(&one).await?);
+    }
+    Ok(answers.join("; "))
+}
+
+async fn one_redis_answers(secret: &Secret) -> Result<String, String> {
     let place = secret.place();
     match tokio::time::timeout(DEADLINE, redis::ping(secret.expose())).await {
         Ok(Ok(())) => is_guarded(secret).map(|guard| format!("{place} answers; {guard}")),
