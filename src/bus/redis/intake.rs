@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::Channels;
+use super::publisher::PROBE_PERIOD;
 use super::registry::Registry;
 use crate::bus::Question;
 use crate::bus::backlog::{Backlog, Handed};
@@ -23,6 +24,12 @@ const REMEMBERED: usize = 1_024;
 
 /// How often the node is told of another epoch, at most: each time it asks the store.
 const EPOCH_PAUSE: Duration = Duration::from_secs(1);
+
+/// A node that is not heard of for so long has ended, or has lost its link; the latter says so when it is back. Longer
+/// than three of the words that it says.
+const SILENCE: Duration = Duration::from_secs(7);
+
+const _: () = assert!(SILENCE.as_secs() > 3 * PROBE_PERIOD.as_secs());
 
 /// How often it is logged that another node has another list, at most.
 const LIST_PAUSE: Duration = Duration::from_secs(60);
@@ -48,6 +55,9 @@ pub(super) struct Intake {
     /// Which list of Redis this node has.
     list: u64,
     list_told: Option<Instant>,
+    /// When other nodes were heard of last, by the word that each says with its probes.
+    alive: HashMap<u64, Instant>,
+    silent_at: Option<Instant>,
     /// The highest number seen of each node.
     last: HashMap<u64, u64>,
     epoch_told: Option<Instant>,
@@ -72,6 +82,8 @@ impl Intake {
             backlog,
             list,
             list_told: None,
+            alive: HashMap::new(),
+            silent_at: None,
             last: HashMap::new(),
             epoch_told: None,
             metrics,
@@ -110,7 +122,10 @@ impl Intake {
             Body::Missed => Ok((!is_own).then_some(Word::Missed)),
             Body::List(_) if channel != self.channels.everyone => Err(EnvelopeError::Bad),
             Body::List(list) => {
-                self.mind_list(list);
+                if !is_own {
+                    self.hear_of(envelope.node);
+                    self.mind_list(list);
+                }
                 Ok(None)
             }
             Body::Message(_) if is_own => Ok(self.ignored()),
@@ -227,6 +242,39 @@ impl Intake {
             self.epoch_told = Some(now);
             self.backlog.lock().other_epoch();
         }
+    }
+
+    /// Another node is there.
+    fn hear_of(&mut self, node: u64) {
+        if self.alive.len() >= REMEMBERED && !self.alive.contains_key(&node) {
+            return;
+        }
+        self.alive.insert(node, Instant::now());
+        self.silent_at = self.next_silence();
+    }
+
+    fn next_silence(&self) -> Option<Instant> {
+        self.alive.values().min().map(|last| *last + SILENCE)
+    }
+
+    /// When another node will have been silent for too long, if nothing is heard of it.
+    pub(super) fn silent_at(&self) -> Option<Instant> {
+        self.silent_at
+    }
+
+    /// Forgets the nodes that have been silent for too long; whether there were any. What such a node committed last, it
+    /// may not have told anybody.
+    pub(super) fn forget_silent(&mut self, now: Instant) -> bool {
+        let before = self.alive.len();
+        self.alive.retain(|_, last| *last + SILENCE > now);
+        self.silent_at = self.next_silence();
+        self.alive.len() < before
+    }
+
+    /// On a new connection nobody has been heard of.
+    pub(super) fn forget_all(&mut self) {
+        self.alive.clear();
+        self.silent_at = None;
     }
 
     /// Nodes whose lists differ look for some users on different ones: what is published there comes by the feed.
@@ -389,6 +437,30 @@ mod tests {
         );
         assert_eq!(desk.intake.take("p:u:42", &list), None);
         assert_eq!(desk.counts(BAD), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_falls_silent_is_noticed_once() {
+        let mut desk = desk();
+        let says = |desk: &mut Desk, node| {
+            let list = sender(node, "e1").list(7, 7).unwrap();
+            assert_eq!(desk.intake.take("p:all", &list), None);
+        };
+        says(&mut desk, 1);
+        assert_eq!(desk.intake.silent_at(), None, "a node does not miss itself");
+        says(&mut desk, 2);
+        says(&mut desk, 3);
+        let start = Instant::now();
+        assert_eq!(desk.intake.silent_at(), Some(start + SILENCE));
+        tokio::time::advance(SILENCE / 2).await;
+        says(&mut desk, 3);
+        tokio::time::advance(SILENCE / 2).await;
+        assert!(desk.intake.forget_silent(Instant::now()));
+        assert!(!desk.intake.forget_silent(Instant::now()));
+        assert_eq!(desk.intake.silent_at(), Some(start + SILENCE / 2 + SILENCE));
+        desk.intake.forget_all();
+        assert_eq!(desk.intake.silent_at(), None);
+        assert!(desk.intake.list_told.is_none(), "their list is the same");
     }
 
     #[tokio::test]

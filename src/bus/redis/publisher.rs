@@ -37,8 +37,8 @@ const _: () = assert!(DEADLINE.as_millis() < missed::PAUSE.as_millis());
 /// enough if it is a probe: at rest there is nothing else to go by.
 const FAILURES: u32 = 3;
 
-/// How often a node asks whether it still hears itself.
-const PROBE_PERIOD: Duration = Duration::from_secs(2);
+/// How often a node asks whether it still hears itself, and tells the others that it is there.
+pub(super) const PROBE_PERIOD: Duration = Duration::from_secs(2);
 
 /// The task behind the queue.
 pub(super) struct Publisher {
@@ -48,7 +48,7 @@ pub(super) struct Publisher {
     /// The `n` of what was sent last. Given in the order of sending, which is the order of the queue.
     pub(super) sent: u64,
     pub(super) joined_before: bool,
-    /// Which list of Redis this node has; said to the others after each probe.
+    /// Which list of Redis this node has; said to the others with each probe, so that they know that it is there.
     pub(super) list: u64,
     /// How long the queue is, as the gauge has it.
     pub(super) shown: f64,
@@ -121,8 +121,6 @@ impl Publisher {
         }
         self.joined_before = true;
         self.discard();
-        let listed = self.say_list(&with_deadline(&connection.client))?.await;
-        self.settle(&listed);
         self.health.up(Direction::Publishing);
         Ok(connection)
     }
@@ -176,9 +174,12 @@ impl Publisher {
                     }
                 }
                 error = connection.ended() => return error,
-                _tick = probes.tick() => match self.probe(client) {
-                    Ok(probe) => in_flight.push(Box::pin(probe)),
-                    Err(error) => return error,
+                _tick = probes.tick() => match (self.probe(client), self.say_list(client)) {
+                    (Ok(probe), Ok(list)) => {
+                        in_flight.push(Box::pin(probe));
+                        in_flight.push(Box::pin(list));
+                    }
+                    (Err(error), _) | (_, Err(error)) => return error,
                 },
                 () = self.probe_wanted.notified() => probes.reset_immediately(),
                 // Before the next message: so others hear first that something is missing, unless they heard it a moment ago.
@@ -284,7 +285,7 @@ impl Publisher {
         control(client, channel, bytes, What::Probe(self.sent))
     }
 
-    /// Tells the other nodes which list of Redis this one has, as it joins.
+    /// Tells the other nodes which list of Redis this one has, and that it is there.
     fn say_list(
         &mut self,
         client: &WithOptions<Client>,

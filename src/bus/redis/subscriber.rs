@@ -111,6 +111,7 @@ impl Subscriber {
             Ok(connection) => connection,
             Err(error) => return Lost::Connection(error),
         };
+        self.intake.forget_all();
         let messages = connection.client.message_rx();
         let client = connection.client.clone();
         let serving = Serving {
@@ -176,6 +177,7 @@ impl Serving<'_> {
         };
         let silence = self.probe_awaited.map(|(_, deadline)| deadline);
         let missing = self.is_missing.then(|| self.missing_told.next());
+        let silent = self.subscriber.intake.silent_at();
         tokio::select! {
             biased;
             (batch, result) = answered(&mut self.batch) => self.finish_batch(&batch, result),
@@ -190,6 +192,10 @@ impl Serving<'_> {
             () = at(silence) => Err(Lost::Silence),
             () = at(missing) => {
                 self.tell_missing();
+                Ok(())
+            }
+            () = at(silent) => {
+                self.mind_silent();
                 Ok(())
             }
             first = self.messages.recv() => self.receive(first),
@@ -277,6 +283,16 @@ impl Serving<'_> {
             self.stage != Stage::Subscribing && self.subscriber.health.take_interruption();
         if was_interrupted || self.stage == Stage::Probing {
             self.join();
+        }
+    }
+
+    /// A node that has ended may have committed what it told nobody: everybody is compared now, whatever the feed's
+    /// period has come to.
+    fn mind_silent(&mut self) {
+        if self.subscriber.intake.forget_silent(Instant::now()) {
+            tracing::debug!("another node has fallen silent");
+            self.is_missing = self.stage == Stage::Joined;
+            self.tell_missing();
         }
     }
 
