@@ -4,18 +4,14 @@
 set -eu
 cd "$(dirname "$0")/.."
 scripts/install.sh build services bench
-here=scripts
 # shellcheck source=scripts/services.sh
-. "$here/services.sh"
+. scripts/services.sh
 trap 'stop taking holding; stop_services' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-bellhop=${BELLHOP_BIN:-${CARGO_TARGET_DIR:-target}/release/bellhop}
-pushbench=${PUSHBENCH_BIN:-target/bench/pushbench/target/release/pushbench}
-for program in "$bellhop" "$pushbench"; do
-    [ -x "$program" ] || { echo "$program is missing: make bench builds it" >&2; exit 2; }
-done
+# shellcheck source=scripts/measured.sh
+. scripts/measured.sh
 
 # Two runs of one length, one with more publishes: what they differ by is the publishes', and nothing that the clock or the
 # connect brings.
@@ -41,20 +37,17 @@ counters() { # statements of PostgreSQL, messages published to Redis, commands o
     redis-cli -p "$redis_port" INFO commandstats | tr -d '\r' | sed -n 's/^cmdstat_publish:calls=\([0-9]*\),.*/\1/p'
     redis-cli -p "$redis_port" INFO stats | tr -d '\r' | sed -n 's/^total_commands_processed://p'
 }
-run() { # run <path> <body> <publishes a second> <directory> <tool of the taking node…>: both nodes from their start to their end
+run() { # run <path> <body> <publishes a second> <directory> <tool>: both nodes from their start to their end
     local directory=$work/$4 admin_taking admin_holding
     mkdir "$directory"
     taking=$(free_port) holding=$(free_port) admin_taking=$(free_port) admin_holding=$(free_port)
-    case $5 in
-    strace) tools=(strace -D -f -yy -qq -e 'trace=read,write,readv,writev,sendto,recvfrom,sendmsg,recvmsg' -o) suffix=strace ;;
-    callgrind) tools=(valgrind --tool=callgrind --quiet) suffix=callgrind ;;
-    esac
     for name in taking holding; do
-        port=$name admin=admin_$name
+        port=$name admin=admin_$name out=$directory/$name.$5
         case $5 in
-        strace) node $name "${!port}" "${!admin}" "${tools[@]}" "$directory/$name.$suffix" ;;
-        callgrind) node $name "${!port}" "${!admin}" "${tools[@]}" "--callgrind-out-file=$directory/$name.$suffix" ;;
+        strace) tool=(strace -D -f -yy -qq -e 'trace=read,write,readv,writev,sendto,recvfrom,sendmsg,recvmsg' -o "$out") ;;
+        callgrind) tool=(valgrind --tool=callgrind --quiet "--callgrind-out-file=$out") ;;
         esac
+        node $name "${!port}" "${!admin}" "${tool[@]}"
         ready $name up "${!port}" || give_up $name
     done
     counters >"$directory/before"
@@ -73,10 +66,10 @@ transient='{"userId":"{user}","event":"bench:tick","payload":{"title":"'$title'"
 for kind in durable transient; do
     path=/api/notifications
     [ $kind = durable ] || path=/api/emit
-    for tool in strace callgrind; do
-        echo "counting a $kind publish by $tool …" >&2
-        run $path "${!kind}" $few "$kind-$tool-few" $tool
-        run $path "${!kind}" $many "$kind-$tool-many" $tool
+    for by in strace callgrind; do
+        echo "counting a $kind publish by $by …" >&2
+        run $path "${!kind}" $few "$kind-$by-few" $by
+        run $path "${!kind}" $many "$kind-$by-many" $by
     done
 done
 python3 scripts/budget.py "$work"

@@ -11,11 +11,8 @@ trap 'stop "${names[@]}"; stop_services' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-bellhop=${BELLHOP_BIN:-${CARGO_TARGET_DIR:-target}/release/bellhop}
-pushbench=${PUSHBENCH_BIN:-target/bench/pushbench/target/release/pushbench}
-for program in "$bellhop" "$pushbench"; do
-    [ -x "$program" ] || { echo "$program is missing: make bench builds it" >&2; exit 2; }
-done
+# shellcheck source=scripts/measured.sh
+. scripts/measured.sh
 seconds=${SECS:-8} sizes=${SIZES:-5000 10000 15000 19000} steps=${STEPS:-nodes sockets}
 ulimit -n "$(ulimit -Hn)"
 

@@ -154,7 +154,8 @@ impl Bus {
         }
     }
 
-    /// Whether messages between nodes get through, for whoever waits for it to change. [`Incoming::Restored`] is on its way before it becomes `true`.
+    /// [`Bus::is_healthy`], for whoever waits for it to change. [`Incoming::Restored`] is on its way before it becomes
+    /// `true`.
     #[must_use]
     pub fn healthy(&self) -> watch::Receiver<bool> {
         match self {

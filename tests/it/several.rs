@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::client::TestClient;
 use crate::cluster::{Backing, TestNode};
 use crate::databases;
 use crate::outage::{host, through};
@@ -31,10 +32,17 @@ async fn two() -> Option<(Backing, [Proxy; 2])> {
     Some((backing, proxies))
 }
 
-async fn joined(backing: &Backing) -> TestNode {
-    let node = backing.node(&[]).await;
-    node.metric_becomes("bellhop_redis_up", 1.0).await;
-    node
+/// Two nodes that have joined, and a device of each user on the second.
+async fn nodes_and_devices(backing: &Backing) -> ([TestNode; 2], Vec<TestClient>) {
+    let nodes = [backing.node(&[]).await, backing.node(&[]).await];
+    for node in &nodes {
+        node.metric_becomes("bellhop_redis_up", 1.0).await;
+    }
+    let mut devices = Vec::new();
+    for user in 0..USERS {
+        devices.push(nodes[1].connect(&user.to_string()).await);
+    }
+    (nodes, devices)
 }
 
 const USERS: usize = 16;
@@ -44,11 +52,7 @@ async fn every_user_is_reached_and_everybody_once() {
     let Some((backing, _proxies)) = two().await else {
         return;
     };
-    let (a, b) = (joined(&backing).await, joined(&backing).await);
-    let mut devices = Vec::new();
-    for user in 0..USERS {
-        devices.push(b.connect(&user.to_string()).await);
-    }
+    let ([a, b], mut devices) = nodes_and_devices(&backing).await;
     let subscribed = b.metric("bellhop_bus_subscriptions").await;
     assert_eq!(subscribed, USERS as f64, "over all links");
 
@@ -77,11 +81,7 @@ async fn while_one_is_away_its_own_users_wait_for_the_feed_and_the_others_do_not
     let Some((backing, proxies)) = two().await else {
         return;
     };
-    let (a, b) = (joined(&backing).await, joined(&backing).await);
-    let mut devices = Vec::new();
-    for user in 0..USERS {
-        devices.push(b.connect(&user.to_string()).await);
-    }
+    let ([a, b], mut devices) = nodes_and_devices(&backing).await;
 
     proxies[1].cut();
     for node in [&a, &b] {

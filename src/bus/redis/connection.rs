@@ -77,7 +77,7 @@ impl Dialer {
         Ok(Self { config })
     }
 
-    /// Where it leads: `host:port/database`, with what credentials ever.
+    /// Where it leads: `host:port/database`, whatever the credentials.
     pub(super) fn place(&self) -> String {
         let servers = self.config.server.hosts();
         let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
