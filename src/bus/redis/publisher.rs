@@ -1,8 +1,10 @@
 //! Sending: one task that pipelines what waits to Redis, and gives a connection up as soon as it does not answer.
 
-use std::future::Future;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,14 +13,13 @@ use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike, PubsubInterface};
 use fred::types::config::Options;
 use futures_util::future::poll_immediate;
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, MissedTickBehavior, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::Channels;
 use super::at;
-use super::connection::{Connection, Dialer, Purpose, backoff};
+use super::connection::{Connection, Dialer, Purpose, backoff, timed_out};
 use super::health::{Direction, Health};
 use super::missed::{self, Untold};
 use super::outbox::{Parcel, Waiting};
@@ -63,7 +64,19 @@ pub(super) struct Publisher {
     pub(super) metrics: Arc<Metrics>,
 }
 
-type InFlight = FuturesUnordered<Pin<Box<dyn Future<Output = Answered> + Send>>>;
+/// What is not answered yet. Redis answers in the order of the commands, so one deadline is enough for all: that of the
+/// first.
+#[derive(Default)]
+struct InFlight(VecDeque<Command>);
+
+/// One `PUBLISH` under way.
+struct Command {
+    what: What,
+    sent: Instant,
+    answer: Answer,
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
 /// What one `PUBLISH` came to.
 struct Answered {
@@ -113,7 +126,10 @@ impl Publisher {
     /// paused, or forbids it, greets as usual.
     async fn join(&mut self) -> Result<Connection, Error> {
         let connection = self.dialer.open(Purpose::Publishing).await?;
-        let answered = self.probe(&with_deadline(&connection.client))?.await;
+        let mut in_flight = InFlight::default();
+        self.probe(&once(&connection.client), &mut in_flight)
+            .await?;
+        let answered = in_flight.next(&mut deadline()).await;
         self.settle(&answered);
         answered.result?;
         if self.joined_before {
@@ -131,8 +147,8 @@ impl Publisher {
         mut connection: Connection,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
-        let client = with_deadline(&connection.client);
-        let mut in_flight = InFlight::new();
+        let client = once(&connection.client);
+        let mut in_flight = InFlight::default();
         let ended = tokio::select! {
             biased;
             () = stop.cancelled() => Ok(()),
@@ -142,7 +158,7 @@ impl Publisher {
             self.flush(&client, &mut in_flight).await;
         }
         // What is still unanswered now is never answered.
-        let lost = u64::try_from(in_flight.len()).unwrap_or(u64::MAX);
+        let lost = u64::try_from(in_flight.0.len()).unwrap_or(u64::MAX);
         self.metrics
             .bus_errors
             .of(BusError::Publish)
@@ -157,7 +173,7 @@ impl Publisher {
         client: &WithOptions<Client>,
         in_flight: &mut InFlight,
     ) -> Error {
-        let mut failures = 0;
+        let (mut failures, mut deadline) = (0, deadline());
         let mut probes = tokio::time::interval(PROBE_PERIOD);
         probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -165,34 +181,57 @@ impl Publisher {
             let missed = self.untold.due();
             tokio::select! {
                 biased;
-                Some(answered) = in_flight.next() => {
-                    self.settle(&answered);
-                    failures = if answered.result.is_ok() { 0 } else { failures + 1 };
-                    let is_enough = failures >= FAILURES || matches!(answered.what, What::Probe(_));
-                    if let Err(error) = answered.result && is_enough {
+                answered = in_flight.next(&mut deadline) => {
+                    if let Err(error) = self.judge(answered, &mut failures) {
                         return error;
+                    }
+                    // Those that are there already, without a look at anything else.
+                    while let Some(answered) = in_flight.ready().await {
+                        if let Err(error) = self.judge(answered, &mut failures) {
+                            return error;
+                        }
                     }
                 }
                 error = connection.ended() => return error,
-                _tick = probes.tick() => match (self.probe(client), self.say_list(client)) {
-                    (Ok(probe), Ok(list)) => {
-                        in_flight.push(Box::pin(probe));
-                        in_flight.push(Box::pin(list));
+                _tick = probes.tick() => {
+                    if let Err(error) = self.probe(client, in_flight).await {
+                        return error;
                     }
-                    (Err(error), _) | (_, Err(error)) => return error,
-                },
+                    if let Err(error) = self.say_list(client, in_flight).await {
+                        return error;
+                    }
+                }
                 () = self.probe_wanted.notified() => probes.reset_immediately(),
                 // Before the next message: so others hear first that something is missing, unless they heard it a moment ago.
-                () = at(missed) => match self.missed(client) {
-                    Ok(missed) => in_flight.push(Box::pin(missed)),
-                    Err(error) => return error,
+                () = at(missed) => if let Err(error) = self.missed(client, in_flight).await {
+                    return error;
                 },
-                Some(waiting) = self.queue.recv(), if in_flight.len() < IN_FLIGHT => {
+                Some(waiting) = self.queue.recv(), if in_flight.has_room() => {
                     self.publish(client, waiting, in_flight).await;
+                    while in_flight.has_room()
+                        && !self.untold.are_there()
+                        && let Ok(waiting) = self.queue.try_recv()
+                    {
+                        self.publish(client, waiting, in_flight).await;
+                    }
                 }
                 () = self.untold.some(), if missed.is_none() => {}
             }
         }
+    }
+
+    /// Fails if it is one failure too many.
+    fn judge(&mut self, answered: Answered, failures: &mut u32) -> Result<(), Error> {
+        self.settle(&answered);
+        let Err(error) = answered.result else {
+            *failures = 0;
+            return Ok(());
+        };
+        *failures += 1;
+        if *failures >= FAILURES || matches!(answered.what, What::Probe(_)) {
+            return Err(error);
+        }
+        Ok(())
     }
 
     /// Sends what is still queued, and the word that something is missing, if it is; waits for the answers,
@@ -200,21 +239,17 @@ impl Publisher {
     async fn flush(&mut self, client: &WithOptions<Client>, in_flight: &mut InFlight) {
         self.queue.close();
         let flushed = tokio::time::timeout(DEADLINE, async {
+            let mut deadline = deadline();
             while let Some(waiting) = self.queue.recv().await {
                 self.publish(client, waiting, in_flight).await;
-                while in_flight.len() >= IN_FLIGHT
-                    && let Some(answered) = in_flight.next().await
-                {
-                    self.settle(&answered);
+                while !in_flight.has_room() {
+                    self.settle(&in_flight.next(&mut deadline).await);
                 }
             }
-            self.drain(in_flight).await;
+            self.drain(in_flight, &mut deadline).await;
             // It is the last occasion.
-            if self.untold.are_there()
-                && let Ok(missed) = self.missed(client)
-            {
-                in_flight.push(Box::pin(missed));
-                self.drain(in_flight).await;
+            if self.untold.are_there() && self.missed(client, in_flight).await.is_ok() {
+                self.drain(in_flight, &mut deadline).await;
             }
         });
         if flushed.await.is_err() {
@@ -223,9 +258,9 @@ impl Publisher {
     }
 
     /// Waits for all answers.
-    async fn drain(&mut self, in_flight: &mut InFlight) {
-        while let Some(answered) = in_flight.next().await {
-            self.settle(&answered);
+    async fn drain(&mut self, in_flight: &mut InFlight, deadline: &mut Pin<Box<Sleep>>) {
+        while !in_flight.0.is_empty() {
+            self.settle(&in_flight.next(deadline).await);
         }
     }
 
@@ -244,18 +279,11 @@ impl Publisher {
         };
         let client = client.clone();
         // The future of a command has 7 KB: it is made where it stays.
-        let mut answered = Box::pin(async move {
+        let answer = Box::pin(async move {
             let result = publish(&client, channel, bytes).await;
-            Answered {
-                what: What::Parcel,
-                result: result.map(|receivers| room.published(receivers)),
-            }
+            result.map(|receivers| room.published(receivers))
         });
-        // The first poll hands the command to the connection: from here on its place in the order is fixed.
-        match poll_immediate(&mut answered).await {
-            Some(answered) => in_flight.push(Box::pin(std::future::ready(answered))),
-            None => in_flight.push(answered),
-        }
+        in_flight.push(What::Parcel, answer).await;
     }
 
     /// Where it goes, and as what; the `n` is that of what was sent last.
@@ -275,35 +303,45 @@ impl Publisher {
         }
     }
 
-    fn probe(
+    async fn probe(
         &mut self,
         client: &WithOptions<Client>,
-    ) -> Result<impl Future<Output = Answered> + Send + 'static, Error> {
+        in_flight: &mut InFlight,
+    ) -> Result<(), Error> {
         self.sent += 1;
         let bytes = self.sender.probe(self.sent);
         let channel = self.channels.own.clone();
-        control(client, channel, bytes, What::Probe(self.sent))
+        let answer = control(client, channel, bytes)?;
+        in_flight.push(What::Probe(self.sent), answer).await;
+        Ok(())
     }
 
     /// Tells the other nodes which list of Redis this one has, and that it is there.
-    fn say_list(
+    async fn say_list(
         &mut self,
         client: &WithOptions<Client>,
-    ) -> Result<impl Future<Output = Answered> + Send + 'static, Error> {
+        in_flight: &mut InFlight,
+    ) -> Result<(), Error> {
         self.sent += 1;
         let bytes = self.sender.list(self.sent, self.list);
-        control(client, self.channels.everyone.clone(), bytes, What::List)
+        let answer = control(client, self.channels.everyone.clone(), bytes)?;
+        in_flight.push(What::List, answer).await;
+        Ok(())
     }
 
     /// Tells the other nodes that messages to them are missing.
-    fn missed(
+    async fn missed(
         &mut self,
         client: &WithOptions<Client>,
-    ) -> Result<impl Future<Output = Answered> + Send + 'static, Error> {
+        in_flight: &mut InFlight,
+    ) -> Result<(), Error> {
         self.sent += 1;
         let bytes = self.sender.missed(self.sent);
-        let channel = self.channels.everyone.clone();
-        control(client, channel, bytes, What::Missed(self.untold.telling()))
+        let answer = control(client, self.channels.everyone.clone(), bytes)?;
+        in_flight
+            .push(What::Missed(self.untold.telling()), answer)
+            .await;
+        Ok(())
     }
 
     /// Counts it, and notes what follows from it.
@@ -342,9 +380,71 @@ impl Publisher {
     }
 }
 
-fn with_deadline(client: &Client) -> WithOptions<Client> {
+impl InFlight {
+    fn has_room(&self) -> bool {
+        self.0.len() < IN_FLIGHT
+    }
+
+    async fn push(&mut self, what: What, mut answer: Answer) {
+        let sent = Instant::now();
+        // The first poll hands the command to the connection: from here on its place in the order is fixed.
+        if let Some(result) = poll_immediate(&mut answer).await {
+            answer = Box::pin(std::future::ready(result));
+        }
+        self.0.push_back(Command { what, sent, answer });
+    }
+
+    /// Waits for the next answer, until its deadline; for ever if there is nothing to wait for. `deadline` is where the
+    /// time is kept from one call to the next.
+    async fn next(&mut self, deadline: &mut Pin<Box<Sleep>>) -> Answered {
+        poll_fn(|context| self.poll_next(deadline, context)).await
+    }
+
+    fn poll_next(
+        &mut self,
+        deadline: &mut Pin<Box<Sleep>>,
+        context: &mut Context<'_>,
+    ) -> Poll<Answered> {
+        let Some(first) = self.0.front_mut() else {
+            return Poll::Pending;
+        };
+        if let Poll::Ready(result) = first.answer.as_mut().poll(context) {
+            return Poll::Ready(self.take(result));
+        }
+        // It is moved only when it fires, and not with each answer.
+        while deadline.as_mut().poll(context).is_ready() {
+            let due = first.sent + DEADLINE;
+            if due <= Instant::now() {
+                return Poll::Ready(self.take(Err(timed_out("Redis did not answer in time"))));
+            }
+            deadline.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+
+    /// The next answer, if it is there.
+    async fn ready(&mut self) -> Option<Answered> {
+        let first = self.0.front_mut()?;
+        let result = poll_immediate(&mut first.answer).await?;
+        Some(self.take(result))
+    }
+
+    /// The first one has come to this.
+    fn take(&mut self, result: Result<(), Error>) -> Answered {
+        let first = self.0.pop_front();
+        let what = first.map_or(What::Parcel, |first| first.what);
+        Answered { what, result }
+    }
+}
+
+fn deadline() -> Pin<Box<Sleep>> {
+    Box::pin(tokio::time::sleep(DEADLINE))
+}
+
+/// Commands are tried once, and their time is kept here.
+fn once(client: &Client) -> WithOptions<Client> {
     client.with_options(&Options {
-        timeout: Some(DEADLINE),
+        timeout: Some(Duration::ZERO),
         max_attempts: Some(1),
         ..Options::default()
     })
@@ -355,15 +455,13 @@ fn control(
     client: &WithOptions<Client>,
     channel: String,
     bytes: Result<Vec<u8>, EnvelopeError>,
-    what: What,
-) -> Result<impl Future<Output = Answered> + Send + 'static, Error> {
+) -> Result<Answer, Error> {
     let bytes = bytes.map_err(|error| Error::new(ErrorKind::InvalidArgument, error.to_string()))?;
     let client = client.clone();
-    Ok(async move {
+    Ok(Box::pin(async move {
         let result = publish(&client, channel, bytes).await;
-        let result = result.map(|_receivers| ());
-        Answered { what, result }
-    })
+        result.map(|_receivers| ())
+    }))
 }
 
 /// Answers how many have received it.
