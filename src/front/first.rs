@@ -31,6 +31,16 @@ pub(super) struct Handshake {
     pub(super) length: usize,
 }
 
+impl Handshake {
+    /// The request, and `Sec-WebSocket-Accept`.
+    pub(super) fn into_parts(self: Box<Self>) -> (Request<()>, String) {
+        let Self {
+            request, accept, ..
+        } = *self;
+        (request, accept)
+    }
+}
+
 /// What the bytes of a connection begin with.
 enum Head {
     Handshake(Box<Handshake>),

@@ -19,6 +19,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -114,14 +115,29 @@ impl Front {
         if let (Some(handshake), Some(raw)) = (first, &self.raw)
             && let Some(guest) = raw.admit(&handshake)
         {
+            // Nothing of the handshake is to be held as long as the session.
             let behind = early.split_off(handshake.length);
+            drop(early);
             let stream = Box::new(watched(behind));
             return raw.serve(handshake, guest, stream, line).await;
         }
-        let stream = TokioIo::new(watched(early));
+        let stream = watched(early);
+        // Boxed, for a WebSocket that never comes here would hold the place for it as long as it lives.
+        Box::pin(self.http(stream, line, stop)).await;
+    }
+
+    /// Serves requests, one after another.
+    async fn http(
+        self: Arc<Self>,
+        stream: Watched<TcpStream, OwnedSemaphorePermit>,
+        line: Arc<Line>,
+        stop: CancellationToken,
+    ) {
+        let stream = TokioIo::new(stream);
+        let api = Arc::new(Mutex::new(self.api.clone()));
         let service = service_fn(move |request| {
-            let (front, line) = (Arc::clone(&self), Arc::clone(&line));
-            async move { Ok::<_, Infallible>(front.answer(request, line).await) }
+            let (front, line, api) = (Arc::clone(&self), Arc::clone(&line), Arc::clone(&api));
+            async move { Ok::<_, Infallible>(front.answer(request, line, api).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -147,14 +163,19 @@ impl Front {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>, line: Arc<Line>) -> Response<Body> {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        line: Arc<Line>,
+        api: Arc<Mutex<Endpoint>>,
+    ) -> Response<Body> {
         let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
         if is_below(request.uri().path(), &self.socket_path) {
             request.extensions_mut().insert(line);
             return transport::answer(self.sockets.clone(), request).await;
         }
-        let work = AssertUnwindSafe(transport::answer(self.api.clone(), request));
-        let mut work = Box::pin(work.catch_unwind());
+        let work = async move { transport::answer_by(&api, request).await };
+        let mut work = Box::pin(AssertUnwindSafe(work).catch_unwind());
         let answered = match poll_immediate(&mut work).await {
             Some(answered) => answered.ok(),
             // In a task of its own as soon as it waits: a caller that hangs up cancels nothing that was begun.

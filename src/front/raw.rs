@@ -1,5 +1,6 @@
 //! WebSocket handshakes that are answered without the HTTP stack: the same rules, a smaller connection.
 
+use std::io;
 use std::sync::Arc;
 
 use http::{HeaderMap, Request, Uri, header};
@@ -45,27 +46,30 @@ impl Raw {
         mut stream: Stream,
         line: Arc<Line>,
     ) {
-        let Handshake {
-            mut request,
-            accept,
-            length: _,
-        } = *handshake;
         line.upgrade();
-        let answer = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: {accept}\r\n\r\n"
-        );
-        if let Err(error) = stream.write_all(answer.as_bytes()).await {
+        let (mut request, accept) = handshake.into_parts();
+        if let Err(error) = answer(&mut stream, accept).await {
             return tracing::debug!(%error, "a connection ended early");
         }
         *request.headers_mut() = credentials(request.headers());
         *request.uri_mut() = Uri::from_static(TARGET);
         request.extensions_mut().insert(line);
         request.extensions_mut().insert(guest);
-        if let Err(error) = self.library.clone().call((stream, request)).await {
+        // Apart from the await, which lasts as long as the session: nothing is to be held for it that it does not need.
+        let session = self.library.clone().call((stream, request));
+        if let Err(error) = session.await {
             // Another protocol version, most likely: a client of the HTTP stack would have been told so.
             tracing::debug!(error, "a handshake was refused by the library");
         }
     }
+}
+
+/// RFC 6455 section 4.2.2.
+async fn answer(stream: &mut Stream, accept: String) -> io::Result<()> {
+    let answer = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: {accept}\r\n\r\n"
+    );
+    stream.write_all(answer.as_bytes()).await
 }
 
 /// What is still looked at: the library keeps it as long as the session, and a map that is empty takes no memory.

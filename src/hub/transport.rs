@@ -35,9 +35,15 @@ pub type Body = UnsyncBoxBody<Bytes, tower::BoxError>;
 pub type Endpoint = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
 /// Answers a request through the endpoint.
-pub async fn answer(mut endpoint: Endpoint, request: Request<Body>) -> Response<Body> {
-    let ready = std::future::poll_fn(|context| endpoint.poll_ready(context)).await;
-    match ready.and(endpoint.call(request).await) {
+pub async fn answer(endpoint: Endpoint, request: Request<Body>) -> Response<Body> {
+    answer_by(&Mutex::new(endpoint), request).await
+}
+
+/// The same by one that several requests share, for a clone copies all its layers.
+pub async fn answer_by(endpoint: &Mutex<Endpoint>, request: Request<Body>) -> Response<Body> {
+    let ready = std::future::poll_fn(|context| endpoint.lock().poll_ready(context)).await;
+    let answering = endpoint.lock().call(request);
+    match ready.and(answering.await) {
         Ok(response) => response,
         Err(never) => match never {},
     }
