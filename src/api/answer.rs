@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::{Arc, OnceLock};
 
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
@@ -162,12 +162,13 @@ impl Acting {
 
 /// Whether the request hands something in, changes it or takes it back for a user.
 fn is_publishing(request: &Request) -> bool {
-    let route = request.extensions().get::<MatchedPath>();
-    match (request.method(), route.map_or("", MatchedPath::as_str)) {
+    // The route is not known yet; the path is.
+    match (request.method(), request.uri().path()) {
         (&Method::POST, "/api/notifications" | "/api/notifications/batch" | "/api/emit") => true,
-        (&Method::PATCH | &Method::DELETE, route) => {
-            route == "/api/users/{userId}/notifications/{id}"
-        }
+        (&Method::PATCH | &Method::DELETE, path) => path
+            .strip_prefix("/api/users/")
+            .and_then(|rest| rest.split_once('/'))
+            .is_some_and(|(_user, rest)| rest.starts_with("notifications/")),
         _ => false,
     }
 }

@@ -147,7 +147,10 @@ pub(super) fn text(
     limit: usize,
     expected: &'static str,
 ) -> Option<String> {
-    let text = fields.text(name)?.replace("\r\n", "\n");
+    let mut text = fields.text(name)?;
+    if text.contains('\r') {
+        text = text.replace("\r\n", "\n");
+    }
     if text
         .chars()
         .any(|character| character.is_control() && !matches!(character, '\n' | '\t'))
@@ -155,7 +158,8 @@ pub(super) fn text(
         fields.refuse(name, "control_character", expected);
         return None;
     }
-    if text.chars().count() > limit {
+    // Never more characters than bytes.
+    if text.len() > limit && text.chars().count() > limit {
         fields.refuse(name, "too_long", expected);
         return None;
     }

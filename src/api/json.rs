@@ -162,22 +162,29 @@ pub(super) fn compact(json: &str) -> Compact {
     let mut text = String::with_capacity(json.len());
     let (mut open, mut depth) = (0_usize, 0_usize);
     let (mut in_string, mut escaped) = (false, false);
-    for character in json.chars() {
+    // Whatever means something is one byte, and never a part of another character.
+    let mut kept = 0;
+    for (at, byte) in json.bytes().enumerate() {
         if in_string {
-            in_string = escaped || character != '"';
-            escaped = !escaped && character == '\\';
-        } else {
-            match character {
-                ' ' | '\t' | '\n' | '\r' => continue,
-                '"' => in_string = true,
-                '{' | '[' => open += 1,
-                '}' | ']' => open = open.saturating_sub(1),
-                _ => {}
-            }
-            depth = depth.max(open);
+            in_string = escaped || byte != b'"';
+            escaped = !escaped && byte == b'\\';
+            continue;
         }
-        text.push(character);
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\r' => {
+                text.push_str(&json[kept..at]);
+                kept = at + 1;
+            }
+            b'"' => in_string = true,
+            b'{' | b'[' => {
+                open += 1;
+                depth = depth.max(open);
+            }
+            b'}' | b']' => open = open.saturating_sub(1),
+            _ => {}
+        }
     }
+    text.push_str(&json[kept..]);
     Compact { text, depth }
 }
 

@@ -1,15 +1,21 @@
 //! What happens to every request before and after its handler: one stack, and why each layer is where it is.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::error_handling::HandleErrorLayer;
 use axum::extract::{MatchedPath, Request};
 use axum::response::{IntoResponse as _, Response};
 use axum::{BoxError, Router, middleware};
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, header};
+use http_body_util::BodyExt as _;
+use http_body_util::combinators::UnsyncBoxBody;
 use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
+use tower::util::{BoxCloneSyncService, MapRequestLayer};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::limit::RequestBodyLimitLayer;
@@ -18,6 +24,7 @@ use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::trace::TraceLayer;
 use tracing::Span;
+use tracing::field::Empty;
 
 use super::answer::answer_problems;
 use super::limits::{RATE_LIMIT, RATE_LIMIT_POLICY};
@@ -34,15 +41,26 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 /// How long a browser may remember a preflight.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
 
+/// The API, to be cloned for each connection rather than for each request.
+pub type Api = BoxCloneSyncService<http::Request<Plain>, http::Response<Plain>, Infallible>;
+
+/// A body, whatever made it.
+type Plain = UnsyncBoxBody<Bytes, BoxError>;
+
 /// Puts the stack around every route and around the answer to unknown paths. The first layer is the
 /// outermost: it sees a request first and its answer last.
+///
+/// Around the router, and not by it: it would put the stack around each route, and copy it for each request.
 pub(super) fn around(
     router: Router,
     origins: Origins,
     metrics: Arc<Metrics>,
     options: Options,
-) -> Router {
+) -> Api {
+    let named = router.layer(MapRequestLayer::new(name_route));
     let stack = ServiceBuilder::new()
+        .map_request(|request: http::Request<Plain>| request.map(Body::new))
+        .map_response(|response: http::Response<_>| response.map(plain))
         // First of all, so that whatever happens has a name that caller and log share.
         .map_request(drop_bad_request_id)
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
@@ -90,8 +108,16 @@ pub(super) fn around(
         // The end of every wait; the body and the store have shorter ones of their own.
         .timeout(options.body_deadline + options.handler_deadline)
         // Innermost, for it only guards what handlers read; a Content-Length that is too large is refused unread.
-        .layer(RequestBodyLimitLayer::new(body::LIMIT_OF_A_BATCH));
-    router.layer(stack)
+        .layer(RequestBodyLimitLayer::new(body::LIMIT_OF_A_BATCH))
+        .service(named);
+    Api::new(stack)
+}
+
+fn plain<B>(body: B) -> Plain
+where
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    body.map_err(Into::into).boxed_unsync()
 }
 
 /// Removes a request id that is not 1 to 128 visible ASCII characters, or that comes twice: a new one
@@ -108,20 +134,22 @@ fn drop_bad_request_id(mut request: Request) -> Request {
     request
 }
 
-/// Names the request in every line that is logged for it: by its route, never by the path or query
-/// that the caller wrote.
+/// Names the request in every line that is logged for it: by its route, once that is known, never by the
+/// path or query that the caller wrote.
 fn request_span(request: &Request) -> Span {
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or("unmatched", MatchedPath::as_str);
     let id = request
         .headers()
         .get(REQUEST_ID)
         .and_then(|id| id.to_str().ok())
         .unwrap_or_default();
     let method = standard_name(request.method());
-    tracing::info_span!("request", method, route, id)
+    tracing::info_span!("request", method, route = Empty, id)
+}
+
+fn name_route(request: Request) -> Request {
+    let route = request.extensions().get::<MatchedPath>();
+    Span::current().record("route", route.map_or("unmatched", MatchedPath::as_str));
+    request
 }
 
 fn standard_name(method: &Method) -> &'static str {

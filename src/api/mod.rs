@@ -52,8 +52,9 @@ use crate::telemetry::UserIds;
 pub use client_config::ClientConfig;
 pub use dev::DevSignIn;
 pub use health::{Health, admin_router};
-pub use layers::cors;
+pub use layers::{Api, cors};
 pub use limits::PublishLimits;
+pub use openapi::Document;
 pub use origin::Origins;
 pub use problem::{FieldError, Problem};
 pub use revocations::Revocations;
@@ -75,6 +76,7 @@ pub struct State {
     pub epoch: Epoch,
     pub metrics: Arc<Metrics>,
     pub origins: Origins,
+    pub document: Document,
     /// The development sign-in of the embedded default; elsewhere its route does not exist.
     pub dev: Option<DevSignIn>,
     pub options: Options,
@@ -114,16 +116,13 @@ impl Default for Options {
 }
 
 /// All routes under `/api`, and the answer to paths that do not exist.
-pub fn router(state: State) -> axum::Router {
+pub fn service(state: State) -> Api {
     let state = Arc::new(state);
     let is_embedded = state.dev.is_some();
-    let (mut routes, described) = described(is_embedded).split_for_parts();
+    let mut routes = axum::Router::from(described(is_embedded));
     if is_embedded {
         routes = routes.merge(docs::page());
     }
-    let document = openapi::Document::of(&described, state.options.allow_http_urls);
-    let routes = routes.layer(axum::Extension(document));
-    // The layers come last: they are around every route that is there by then.
     let (origins, metrics) = (state.origins.clone(), Arc::clone(&state.metrics));
     let options = state.options;
     layers::around(routes.with_state(state), origins, metrics, options)

@@ -3,14 +3,16 @@
 //! Each handler carries its own part, as `#[utoipa::path]`, and comes into the router by `routes!`, which
 //! takes both: so there is no route without a description. What many of them share is here: who may call,
 //! what can go wrong, and the parameters. Bodies are in [`schemas`], next to an example of each; a handler
-//! names them by `ref("#/components/schemas/…")`, and [`Document::of`] puts the example where it is used.
+//! names them by `ref("#/components/schemas/…")`, and [`completed`] puts the example where it is used.
 
 mod schemas;
 #[cfg(test)]
 mod tests;
 
-use axum::Extension;
+use std::sync::{Arc, OnceLock};
+
 use axum::body::Body;
+use axum::extract;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::header;
@@ -19,6 +21,7 @@ use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::{OpenApi, Ref, RefOr, Required};
 use utoipa::{IntoParams, IntoResponses};
 
+use super::State;
 use super::limits::Exceeded;
 use super::problem::{FieldError, Problem};
 use super::query::NoParameters;
@@ -27,9 +30,9 @@ use crate::store::StoreError;
 
 type Responses = std::collections::BTreeMap<String, RefOr<utoipa::openapi::Response>>;
 
-/// The document, written once: it is the same for every caller.
-#[derive(Clone, Debug)]
-pub(super) struct Document(Bytes);
+/// The document: the same for every caller, and written when it is first asked for.
+#[derive(Debug, Default)]
+pub struct Document(OnceLock<Bytes>);
 
 /// `GET /api/openapi.json`
 #[utoipa::path(
@@ -44,11 +47,13 @@ pub(super) struct Document(Bytes);
     ),
 )]
 pub(super) async fn read(
-    Extension(Document(text)): Extension<Document>,
+    extract::State(state): extract::State<Arc<State>>,
     _: NoParameters,
 ) -> Response {
-    let content_type = [(header::CONTENT_TYPE, "application/json")];
-    (content_type, Body::from(text)).into_response()
+    let described = || super::described(state.dev.is_some()).into_openapi();
+    state
+        .document
+        .answer(described, state.options.allow_http_urls)
 }
 
 /// What the document begins with, before any route is in it.
@@ -101,12 +106,15 @@ const TAGS: [(&str, &str); 4] = [
 ];
 
 impl Document {
-    /// Completes what `openapi` has gathered from the routes. `http_urls`: notifications may have `http:` URLs.
-    pub(super) fn of(openapi: &OpenApi, http_urls: bool) -> Self {
-        Self(completed(openapi, http_urls).to_string().into())
+    fn answer(&self, described: impl FnOnce() -> OpenApi, http_urls: bool) -> Response {
+        let write = || completed(&described(), http_urls).to_string().into();
+        let text = self.0.get_or_init(write).clone();
+        let content_type = [(header::CONTENT_TYPE, "application/json")];
+        (content_type, Body::from(text)).into_response()
     }
 }
 
+/// Completes what `openapi` has gathered from the routes. `http_urls`: notifications may have `http:` URLs.
 fn completed(openapi: &OpenApi, http_urls: bool) -> Value {
     let mut document = serde_json::to_value(openapi).unwrap_or_default();
     let schemas = schemas::all(http_urls);

@@ -17,7 +17,7 @@ use super::repairs::Repairs;
 use super::{Shared, StartError};
 use crate::announce::{Announcer, now_ms};
 use crate::api::{
-    self, ClientConfig, DevSignIn, Health, Options, Origins, PublishLimits, Revocations,
+    self, ClientConfig, DevSignIn, Document, Health, Options, Origins, PublishLimits, Revocations,
 };
 use crate::auth::{ApiKeys, LEEWAY_SECONDS, Verifier};
 use crate::bus::{self, Bus, Exchange, Receiver};
@@ -267,7 +267,7 @@ impl Pieces {
             .allows_dev_sign_in()
             .then(|| config.auth.secret(false).ok().flatten())
             .flatten();
-        let router = api::router(api::State {
+        api::service(api::State {
             publisher,
             inbox,
             store: self.store.clone(),
@@ -284,6 +284,7 @@ impl Pieces {
             epoch: self.epoch.clone(),
             metrics: Arc::clone(&self.metrics),
             origins: origins.clone(),
+            document: Document::default(),
             dev: secret.map(|secret| DevSignIn {
                 auth: config.auth.clone(),
                 secret,
@@ -292,12 +293,7 @@ impl Pieces {
                 allow_http_urls: config.limits.allow_http_urls,
                 ..Options::default()
             },
-        });
-        Endpoint::new(
-            tower::ServiceBuilder::new()
-                .map_response(|response: Response<_>| response.map(boxed))
-                .service(router),
-        )
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use tower::ServiceExt as _;
 use super::*;
 
 /// Routes that misbehave in each way, under the stack.
-fn stack(options: Options) -> Router {
+fn stack(options: Options) -> Api {
     let routes = Router::new()
         .route("/ok", get(async || "ok").post(async || "ok"))
         .route(
@@ -29,13 +29,18 @@ fn stack(options: Options) -> Router {
     around(routes, origins, Arc::new(Metrics::new()), options)
 }
 
-fn router() -> Router {
+fn service() -> Api {
     stack(Options::default())
 }
 
-async fn send(router: &Router, request: http::Request<Body>) -> (StatusCode, HeaderMap, Value) {
-    let (parts, body) = router.clone().oneshot(request).await.unwrap().into_parts();
-    let body = to_bytes(body, 64 * 1024).await.unwrap();
+async fn send(service: &Api, request: http::Request<Body>) -> (StatusCode, HeaderMap, Value) {
+    let (parts, body) = service
+        .clone()
+        .oneshot(request.map(plain))
+        .await
+        .unwrap()
+        .into_parts();
+    let body = to_bytes(Body::new(body), 64 * 1024).await.unwrap();
     (
         parts.status,
         parts.headers,
@@ -56,12 +61,13 @@ async fn every_answer_names_its_request() {
     let long = "x".repeat(129);
     let kept = ["r-1", "a/b;c=d", &"x".repeat(128)];
     for id in kept {
-        let (_, headers, _) = send(&router(), request("GET", "/ok", &[("x-request-id", id)])).await;
+        let (_, headers, _) =
+            send(&service(), request("GET", "/ok", &[("x-request-id", id)])).await;
         assert_eq!(headers["x-request-id"], id);
     }
     for ids in [&[][..], &[""], &[&long], &["a b"], &["a\tb"], &["a", "a"]] {
         let ids: Vec<(&str, &str)> = ids.iter().map(|id| ("x-request-id", *id)).collect();
-        let (_, headers, body) = send(&router(), request("GET", "/nowhere", &ids)).await;
+        let (_, headers, body) = send(&service(), request("GET", "/nowhere", &ids)).await;
         let id = headers["x-request-id"].to_str().unwrap();
         assert!(uuid::Uuid::try_parse(id).is_ok(), "{id}");
         assert_eq!(body["requestId"], id);
@@ -80,7 +86,7 @@ async fn every_error_is_a_problem() {
         ("GET", "/panic", 500, "internal_error"),
         ("GET", "/failing", 500, "internal_error"),
     ] {
-        let (found, headers, body) = send(&router(), request(method, path, &[])).await;
+        let (found, headers, body) = send(&service(), request(method, path, &[])).await;
         assert_eq!(
             (found.as_u16(), &body["code"]),
             (status, &Value::from(code)),
@@ -97,15 +103,15 @@ async fn every_error_is_a_problem() {
             "{method} {path}"
         );
     }
-    let (_, headers, _) = send(&router(), request("PUT", "/ok", &[])).await;
+    let (_, headers, _) = send(&service(), request("PUT", "/ok", &[])).await;
     assert_eq!(headers["allow"], "GET,HEAD,POST");
-    let (status, ..) = send(&router(), request("HEAD", "/ok", &[])).await;
+    let (status, ..) = send(&service(), request("HEAD", "/ok", &[])).await;
     assert_eq!(status, 200);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_has_an_end() {
-    let (status, headers, body) = send(&router(), request("GET", "/never", &[])).await;
+    let (status, headers, body) = send(&service(), request("GET", "/never", &[])).await;
     assert_eq!(
         (status.as_u16(), &body["code"]),
         (503, &Value::from("timed_out"))
@@ -135,7 +141,7 @@ async fn too_many_at_once_are_refused_whatever_their_route() {
 async fn a_body_that_says_that_it_is_too_large_is_refused_unread() {
     let too_large = (body::LIMIT_OF_A_BATCH + 1).to_string();
     let (status, _, body) = send(
-        &router(),
+        &service(),
         request("POST", "/ok", &[("content-length", &too_large)]),
     )
     .await;
@@ -148,7 +154,7 @@ async fn a_body_that_says_that_it_is_too_large_is_refused_unread() {
         Body::from_stream(futures_util::stream::iter((0..33).map(|_| {
             Ok::<_, std::io::Error>(bytes::Bytes::from(vec![b' '; 64 * 1024]))
         })));
-    let (status, ..) = send(&router(), http::Request::post("/read").body(long).unwrap()).await;
+    let (status, ..) = send(&service(), http::Request::post("/read").body(long).unwrap()).await;
     assert_eq!(status, 413);
 }
 
@@ -156,7 +162,7 @@ async fn a_body_that_says_that_it_is_too_large_is_refused_unread() {
 async fn only_listed_origins_may_read() {
     let origin = ("origin", "https://app.example.com");
     for path in ["/ok", "/nowhere", "/failing"] {
-        let (_, headers, _) = send(&router(), request("GET", path, &[origin])).await;
+        let (_, headers, _) = send(&service(), request("GET", path, &[origin])).await;
         assert_eq!(headers["access-control-allow-origin"], origin.1, "{path}");
         assert!(
             headers["access-control-expose-headers"]
@@ -167,7 +173,7 @@ async fn only_listed_origins_may_read() {
         assert!(headers["vary"].to_str().unwrap().contains("origin"));
     }
     let preflight = [origin, ("access-control-request-method", "PATCH")];
-    let (status, headers, _) = send(&router(), request("OPTIONS", "/ok", &preflight)).await;
+    let (status, headers, _) = send(&service(), request("OPTIONS", "/ok", &preflight)).await;
     assert_eq!(
         (
             status.as_u16(),
@@ -193,7 +199,7 @@ async fn only_listed_origins_may_read() {
     ] {
         for method in ["GET", "OPTIONS"] {
             let (_, headers, _) =
-                send(&router(), request(method, "/ok", &[("origin", origin)])).await;
+                send(&service(), request(method, "/ok", &[("origin", origin)])).await;
             assert!(
                 !headers.contains_key("access-control-allow-origin"),
                 "{method} {origin}"
@@ -205,7 +211,7 @@ async fn only_listed_origins_may_read() {
 #[tokio::test]
 async fn nothing_is_cached_or_guessed() {
     for path in ["/ok", "/nowhere"] {
-        let (_, headers, _) = send(&router(), request("GET", path, &[])).await;
+        let (_, headers, _) = send(&service(), request("GET", path, &[])).await;
         assert_eq!(headers["cache-control"], "no-store");
         assert_eq!(headers["x-content-type-options"], "nosniff");
     }
