@@ -1,6 +1,7 @@
 #!/bin/bash
 # Shows what more nodes and more sockets cost: 1, 2 and 4 nodes with the users spread, beside a node that has none of them; and
-# one node with more and more sockets, then four nodes with 15 000 each, live and served. Knobs: SECS, SIZES, STEPS.
+# one node with more and more sockets, then four nodes with 15 000 each, live and served; and clients that come back to a node
+# with their `lastSeq`, all at once. Knobs: SECS, SIZES, STEPS.
 set -eu
 cd "$(dirname "$0")/.."
 scripts/install.sh build services bench
@@ -13,7 +14,7 @@ trap 'exit 143' TERM
 
 # shellcheck source=scripts/measured.sh
 . scripts/measured.sh
-seconds=${SECS:-8} sizes=${SIZES:-5000 10000 15000 19000} steps=${STEPS:-nodes sockets}
+seconds=${SECS:-8} sizes=${SIZES:-5000 10000 15000 19000} steps=${STEPS:-nodes sockets resumes}
 ulimit -n "$(ulimit -Hn)"
 
 start_redis
@@ -116,4 +117,24 @@ print("| 4 × 15000 | 4 | {:,.0f} | {:,.0f} | {:.2f} | {} | {:.1f} |".format(
     mean([o["idle"]["server_cpu_us_per_conn_per_s"] for o in idle]), sum(o["lost"] for o in served),
     max(o["latency_ms"]["p99"] for o in served)))
 PYTHON
+fi
+
+if [[ " $steps " == *" resumes "* ]]; then
+    echo
+    echo "| clients that come back at once, with lastSeq, having missed nothing | resumes/s | reads of the store: statements a client | told that they missed nothing |"
+    echo "|---:|---:|---:|---:|"
+    sum() { # sum <metric, as a pattern> <file>
+        awk "/^$1 / { sum += \$2 } END { print sum + 0 }" "$2"
+    }
+    reads='bellhop_socket_reads_total\{kind="(standing|missed)"\}'
+    nodes 2
+    # Their node is killed, and they do not wait before they come to the other one. One emit a second, for the load generator wants a publisher.
+    load resumes storm --users 16000 --rate 1 --secs 20 --kill-at 6 --kill-cmd "curl -fsS http://127.0.0.1:${admin[node1]}/metrics >$work/before; kill -9 ${pid_of[node2]}" \
+        --backoff-min-ms 1 --backoff-max-ms 1 --resume-auth-key lastSeq --resume-field seq --resume-default 0 \
+        --nodes "$(list ws://127.0.0.1: '' node1 node2)" --publish-url "$(list http://127.0.0.1: /api/emit node1)" "${emits[@]}" \
+        --server-pids "$(servers node1 node2)"
+    curl -fsS "http://127.0.0.1:${admin[node1]}/metrics" >"$work/after"
+    statements=$(($(sum "$reads" "$work/after") - $(sum "$reads" "$work/before")))
+    unmissed=$(sum 'bellhop_reconnections_total\{result="nothing_missed"\}' "$work/after")
+    figure resumes "'| {:,} | {:,.0f} | {:.3f} | {} |'.format(o['dropped_sockets'], o['dropped_sockets'] / o['secs_until_all_back'], $statements / o['dropped_sockets'], $unmissed)"
 fi
