@@ -207,6 +207,10 @@ impl Publisher {
                     return error;
                 },
                 Some(waiting) = self.queue.recv(), if in_flight.has_room() => {
+                    if !in_flight.0.is_empty() {
+                        // Under load, whoever is about to publish does so first: then all go in one write.
+                        tokio::task::yield_now().await;
+                    }
                     self.publish(client, waiting, in_flight).await;
                     while in_flight.has_room()
                         && !self.untold.are_there()
