@@ -61,12 +61,13 @@ figure() { # figure <name> <expression of o>
 }
 
 if [[ " $steps " == *" nodes "* ]]; then
+    # As many under way for each node, however many there are.
     echo "| nodes | emits/s | CPU of the nodes, µs a delivery | lost | published a publish | received a publish | received by a node without the users |"
     echo "|---:|---:|---:|---:|---:|---:|---:|"
     for n in 1 2 4; do
         nodes $((n + 1))
         having=("${names[@]:0:n}") without=${names[n]}
-        load "scale-$n" targeted --saturate --inflight 64 --users 8000 --secs "$seconds" --nodes "$(list ws://127.0.0.1: '' "${having[@]}")" \
+        load "scale-$n" targeted --saturate --inflight $((64 * n)) --users 8000 --secs "$seconds" --nodes "$(list ws://127.0.0.1: '' "${having[@]}")" \
             --publish-url "$(list http://127.0.0.1: /api/emit "${having[@]}")" "${emits[@]}" --server-pids "$(servers "${having[@]}")"
         published=0 received=0
         for name in "${having[@]}"; do
