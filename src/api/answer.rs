@@ -167,8 +167,12 @@ fn is_publishing(request: &Request) -> bool {
         (&Method::POST, "/api/notifications" | "/api/notifications/batch" | "/api/emit") => true,
         (&Method::PATCH | &Method::DELETE, path) => path
             .strip_prefix("/api/users/")
-            .and_then(|rest| rest.split_once('/'))
-            .is_some_and(|(_user, rest)| rest.starts_with("notifications/")),
+            .and_then(|rest| rest.split_once("/notifications/"))
+            .is_some_and(|(user, id)| {
+                [user, id]
+                    .iter()
+                    .all(|part| !part.is_empty() && !part.contains('/'))
+            }),
         _ => false,
     }
 }

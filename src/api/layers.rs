@@ -134,8 +134,8 @@ fn drop_bad_request_id(mut request: Request) -> Request {
     request
 }
 
-/// Names the request in every line that is logged for it: by its route, once that is known, never by the
-/// path or query that the caller wrote.
+/// Names the request in every line that is logged for it: by its route, never by the path or query that the
+/// caller wrote. What a layer refuses has no route yet.
 fn request_span(request: &Request) -> Span {
     let id = request
         .headers()

@@ -297,6 +297,7 @@ impl Shared {
             list: self.list,
             shown: 0.0,
             queue,
+            taken: None,
             untold,
             probe_wanted: Arc::clone(&probe_wanted),
             probe_sent,

@@ -54,6 +54,8 @@ pub(super) struct Publisher {
     /// How long the queue is, as the gauge has it.
     pub(super) shown: f64,
     pub(super) queue: mpsc::Receiver<Waiting>,
+    /// Out of the queue, and not published yet.
+    pub(super) taken: Option<Waiting>,
     /// What was not published, here or before it came here.
     pub(super) untold: Untold,
     /// Rings when a probe is wanted now.
@@ -129,7 +131,8 @@ impl Publisher {
         let mut in_flight = InFlight::default();
         self.probe(&once(&connection.client), &mut in_flight)
             .await?;
-        let answered = in_flight.next(&mut deadline()).await;
+        let mut deadline = in_flight.deadline();
+        let answered = in_flight.next(&mut deadline).await;
         self.settle(&answered);
         answered.result?;
         if self.joined_before {
@@ -173,7 +176,7 @@ impl Publisher {
         client: &WithOptions<Client>,
         in_flight: &mut InFlight,
     ) -> Error {
-        let (mut failures, mut deadline) = (0, deadline());
+        let (mut failures, mut deadline) = (0, in_flight.deadline());
         let mut probes = tokio::time::interval(PROBE_PERIOD);
         probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -207,21 +210,28 @@ impl Publisher {
                     return error;
                 },
                 Some(waiting) = self.queue.recv(), if in_flight.has_room() => {
+                    // Where the end of the node finds it, which may come while others run.
+                    self.taken = Some(waiting);
                     if !in_flight.0.is_empty() {
                         // Under load, whoever is about to publish does so first: then all go in one write.
                         tokio::task::yield_now().await;
                     }
-                    self.publish(client, waiting, in_flight).await;
                     while in_flight.has_room()
-                        && !self.untold.are_there()
-                        && let Ok(waiting) = self.queue.try_recv()
+                        && let Some(waiting) = self.next()
                     {
                         self.publish(client, waiting, in_flight).await;
+                        if self.untold.due().is_some_and(|due| due <= Instant::now()) {
+                            break;
+                        }
                     }
                 }
                 () = self.untold.some(), if missed.is_none() => {}
             }
         }
+    }
+
+    fn next(&mut self) -> Option<Waiting> {
+        self.taken.take().or_else(|| self.queue.try_recv().ok())
     }
 
     /// Fails if it is one failure too many.
@@ -243,7 +253,10 @@ impl Publisher {
     async fn flush(&mut self, client: &WithOptions<Client>, in_flight: &mut InFlight) {
         self.queue.close();
         let flushed = tokio::time::timeout(DEADLINE, async {
-            let mut deadline = deadline();
+            let mut deadline = in_flight.deadline();
+            if let Some(waiting) = self.taken.take() {
+                self.publish(client, waiting, in_flight).await;
+            }
             while let Some(waiting) = self.queue.recv().await {
                 self.publish(client, waiting, in_flight).await;
                 while !in_flight.has_room() {
@@ -369,7 +382,7 @@ impl Publisher {
 
     /// Drops what waits: it is stale when Redis is back, and the store has it.
     fn discard(&mut self) {
-        while self.queue.try_recv().is_ok() {
+        while self.next().is_some() {
             self.metrics.bus_errors.of(BusError::Publish).increment(1);
         }
         self.show_queue();
@@ -426,6 +439,12 @@ impl InFlight {
         Poll::Pending
     }
 
+    /// For [`InFlight::next`]: the time of the first, if there is one.
+    fn deadline(&self) -> Pin<Box<Sleep>> {
+        let sent = self.0.front().map_or_else(Instant::now, |first| first.sent);
+        Box::pin(tokio::time::sleep_until(sent + DEADLINE))
+    }
+
     /// The next answer, if it is there.
     async fn ready(&mut self) -> Option<Answered> {
         let first = self.0.front_mut()?;
@@ -439,10 +458,6 @@ impl InFlight {
         let what = first.map_or(What::Parcel, |first| first.what);
         Answered { what, result }
     }
-}
-
-fn deadline() -> Pin<Box<Sleep>> {
-    Box::pin(tokio::time::sleep(DEADLINE))
 }
 
 /// Commands are tried once, and their time is kept here.
