@@ -60,7 +60,7 @@ pub(super) fn around(
     let named = router.layer(MapRequestLayer::new(name_route));
     let stack = ServiceBuilder::new()
         .map_request(|request: http::Request<Plain>| request.map(Body::new))
-        .map_response(|response: http::Response<_>| response.map(plain))
+        .map_response(|response: http::Response<_>| response.map(boxed))
         // First of all, so that whatever happens has a name that caller and log share.
         .map_request(drop_bad_request_id)
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
@@ -113,7 +113,8 @@ pub(super) fn around(
     Api::new(stack)
 }
 
-fn plain<B>(body: B) -> Plain
+/// One type for bodies of whatever made them.
+pub fn boxed<B>(body: B) -> Plain
 where
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {

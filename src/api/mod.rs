@@ -52,7 +52,7 @@ use crate::telemetry::UserIds;
 pub use client_config::ClientConfig;
 pub use dev::DevSignIn;
 pub use health::{Health, admin_router};
-pub use layers::{Api, cors};
+pub use layers::{Api, boxed, cors};
 pub use limits::PublishLimits;
 pub use openapi::Document;
 pub use origin::Origins;

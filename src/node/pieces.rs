@@ -215,7 +215,7 @@ impl Pieces {
         let library = tower::ServiceBuilder::new()
             // The library keeps the request; it is to keep little.
             .map_request(slim)
-            .map_response(|response: Response<_>| response.map(boxed))
+            .map_response(|response: Response<_>| response.map(api::boxed))
             .service(speaking);
         let gate = Gate {
             library: Endpoint::new(library),
@@ -453,14 +453,6 @@ fn descriptors() -> usize {
     const RESERVED: u64 = 512;
     let all = rlimit::Resource::NOFILE.get_soft().unwrap_or(1_024);
     usize::try_from(all.saturating_sub(RESERVED).max(64)).unwrap_or(usize::MAX)
-}
-
-fn boxed<B>(body: B) -> Body
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<tower::BoxError>,
-{
-    body.map_err(Into::into).boxed_unsync()
 }
 
 /// Only for the layer's sake: what is not below the socket path never comes here.

@@ -36,7 +36,7 @@ fn service() -> Api {
 async fn send(service: &Api, request: http::Request<Body>) -> (StatusCode, HeaderMap, Value) {
     let (parts, body) = service
         .clone()
-        .oneshot(request.map(plain))
+        .oneshot(request.map(boxed))
         .await
         .unwrap()
         .into_parts();

@@ -328,9 +328,7 @@ impl Publisher {
         self.sent += 1;
         let bytes = self.sender.probe(self.sent);
         let channel = self.channels.own.clone();
-        let answer = control(client, channel, bytes)?;
-        in_flight.push(What::Probe(self.sent), answer).await;
-        Ok(())
+        control(client, in_flight, What::Probe(self.sent), channel, bytes).await
     }
 
     /// Tells the other nodes which list of Redis this one has, and that it is there.
@@ -341,9 +339,8 @@ impl Publisher {
     ) -> Result<(), Error> {
         self.sent += 1;
         let bytes = self.sender.list(self.sent, self.list);
-        let answer = control(client, self.channels.everyone.clone(), bytes)?;
-        in_flight.push(What::List, answer).await;
-        Ok(())
+        let channel = self.channels.everyone.clone();
+        control(client, in_flight, What::List, channel, bytes).await
     }
 
     /// Tells the other nodes that messages to them are missing.
@@ -354,11 +351,9 @@ impl Publisher {
     ) -> Result<(), Error> {
         self.sent += 1;
         let bytes = self.sender.missed(self.sent);
-        let answer = control(client, self.channels.everyone.clone(), bytes)?;
-        in_flight
-            .push(What::Missed(self.untold.telling()), answer)
-            .await;
-        Ok(())
+        let channel = self.channels.everyone.clone();
+        let what = What::Missed(self.untold.telling());
+        control(client, in_flight, what, channel, bytes).await
     }
 
     /// Counts it, and notes what follows from it.
@@ -470,17 +465,21 @@ fn once(client: &Client) -> WithOptions<Client> {
 }
 
 /// Publishes what is no message.
-fn control(
+async fn control(
     client: &WithOptions<Client>,
+    in_flight: &mut InFlight,
+    what: What,
     channel: String,
     bytes: Result<Vec<u8>, EnvelopeError>,
-) -> Result<Answer, Error> {
+) -> Result<(), Error> {
     let bytes = bytes.map_err(|error| Error::new(ErrorKind::InvalidArgument, error.to_string()))?;
     let client = client.clone();
-    Ok(Box::pin(async move {
+    let answer = Box::pin(async move {
         let result = publish(&client, channel, bytes).await;
         result.map(|_receivers| ())
-    }))
+    });
+    in_flight.push(what, answer).await;
+    Ok(())
 }
 
 /// Answers how many have received it.
