@@ -19,6 +19,13 @@ pub const SYNCED: &str = "notification:synced";
 pub const AUTH_EXPIRING: &str = "auth:expiring";
 pub const SERVER_DRAIN: &str = "server:drain";
 
+/// Whether it may name an event: it looks the same in JSON.
+#[must_use]
+pub fn is_plain(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+    name.bytes().all(is_plain)
+}
+
 /// An event as every node passes it on: the payload is JSON text that nobody takes apart again.
 #[derive(Clone, Debug)]
 pub struct Event {
@@ -34,6 +41,20 @@ impl Event {
         Self {
             name: name.into(),
             payload,
+        }
+    }
+
+    /// Length of what [`write_packet`](Self::write_packet) writes.
+    #[must_use]
+    pub fn packet_length(&self) -> usize {
+        self.name.len() + self.payload.get().len() + r#"42["",]"#.len()
+    }
+
+    /// Writes the Socket.IO EVENT packet in its Engine.IO message. Names need no escapes: only such are made here, and let in
+    /// from other nodes.
+    pub fn write_packet(&self, into: &mut Vec<u8>) {
+        for part in [r#"42[""#, &*self.name, r#"","#, self.payload.get(), "]"] {
+            into.extend_from_slice(part.as_bytes());
         }
     }
 

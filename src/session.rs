@@ -1,31 +1,29 @@
 //! One socket's life: authenticate → enter the hub → subscribe → catch up → live → gone.
 
 mod acts;
+mod direct;
+mod library;
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use serde_json::Value;
-use socketioxide::adapter::LocalAdapter;
-use socketioxide::extract::{AckSender, Event as EventName, SocketRef, TryData};
-use socketioxide::handler::ConnectHandler;
-use socketioxide::layer::SocketIoLayer;
-use socketioxide::socket::DisconnectReason;
-use socketioxide::{ParserConfig, SocketIo, SocketIoBuilder, TransportType};
 
 use crate::auth::{self, Identity, Refusal, Verifier};
 use crate::bus::{Bus, Subscription};
 use crate::catch_up::{CatchUp, Trust};
-use crate::config::{EventLimit, Listen, Sockets, Transport};
+use crate::config::EventLimit;
 use crate::epoch::Epoch;
 use crate::feed::Feed;
 use crate::hub::cursor::Step;
-use crate::hub::porch::Guest;
-use crate::hub::{Hub, Resume, Seat};
+use crate::hub::{Hub, Resume, Seat, Socket};
 use crate::inbox::Inbox;
-use crate::metrics::{Closed, Metrics, Rejected};
+use crate::metrics::{Metrics, Rejected};
 use crate::rate::{Bucket, Taken};
 use crate::receipts::Receipts;
+use crate::tasks::Tasks;
 
 use self::acts::{Denied, RECEIVED};
 
@@ -40,16 +38,8 @@ pub const NEWCOMERS: EventLimit = EventLimit {
     burst: 200,
 };
 
-/// Packets that the library queues for a socket at most: far above what stalls a socket, so that pings
-/// and acks always find room.
-const SOCKET_QUEUE: usize = 1_024;
-
 /// Receipts are cumulative, so one a second says all.
 const RECEIPTS: EventLimit = EventLimit { rate: 1, burst: 2 };
-
-/// Largest piece that a WebSocket reads at once; what an idle connection holds is of this size. Clients send little, and
-/// a longer message is read in pieces.
-const READ_BUFFER: usize = 512;
 
 /// Everything that sessions share.
 pub struct Sessions {
@@ -67,6 +57,10 @@ pub struct Sessions {
     pub newcomers: Bucket,
     /// `false`: every socket is told that it is not wanted, and its client polls.
     pub enabled: bool,
+    /// How long a client may take for its CONNECT.
+    pub connect_timeout: Duration,
+    /// What sockets have begun.
+    pub tasks: Tasks,
 }
 
 /// What a CONNECT was granted by; the socket carries it until it is entered.
@@ -90,61 +84,12 @@ enum Refused {
 }
 
 impl Sessions {
-    /// The layer that speaks Socket.IO below `path`, with the namespace `/`: the only one there is.
-    #[must_use]
-    pub fn serve(self, settings: &Sockets, listen: &Listen) -> SocketIoLayer {
-        let path = &listen.socket_io_path;
-        let payload = settings.max_payload_bytes;
-        let bytes = usize::try_from(payload).unwrap_or(usize::MAX);
-        // No attachments: Bellhop's events are text, and an announced attachment holds memory.
-        let parser = ParserConfig::common()
-            .max_incoming_binaries(0)
-            .max_incoming_binary_buf_size(0);
-        let (layer, io) = with_transports(SocketIo::builder(), &listen.socket_io_transports)
-            .with_parser(parser)
-            .req_path(path.trim_end_matches('/').to_owned())
-            .ping_interval(settings.ping_interval())
-            .ping_timeout(settings.ping_timeout())
-            .connect_timeout(settings.connect_timeout())
-            .max_payload(u64::from(payload))
-            .ws_max_message_size(bytes)
-            .ws_max_frame_size(bytes)
-            .ws_read_buffer_size(READ_BUFFER)
-            .max_buffer_size(SOCKET_QUEUE)
-            .build_layer();
-
-        let entering = Arc::new(self);
-        let sessions = Arc::clone(&entering);
-        let authenticate = move |socket: SocketRef, TryData(auth): TryData<Value>| {
-            let sessions = Arc::clone(&sessions);
-            async move {
-                sessions
-                    .authenticate(&socket, &auth.unwrap_or_default())
-                    .await
-            }
-        };
-        // What must not come late (the handlers of events and of the end) is set before the first await.
-        let enter = move |socket: SocketRef| Arc::clone(&entering).enter(socket);
-        io.ns("/", enter.with(authenticate));
-        layer
-    }
-
-    /// Decides whether a socket may enter, and remembers as whom.
-    async fn authenticate(&self, socket: &SocketRef, auth: &Value) -> Result<(), Refused> {
-        Guest::connected(socket);
-        let admitted = self.admit(socket, auth).await.inspect_err(|refused| {
-            self.report(socket, *refused);
-            self.hub.dismiss(socket);
-        })?;
-        socket.extensions.insert(admitted);
-        Ok(())
-    }
-
-    async fn admit(&self, socket: &SocketRef, auth: &Value) -> Result<Admitted, Refused> {
+    /// Decides whether a client may enter that sent `auth` with its CONNECT and `headers` with its first request.
+    async fn admit(&self, headers: &HeaderMap, auth: &Value) -> Result<Admitted, Refused> {
         if !self.enabled {
             return Err(Refused::Disabled);
         }
-        let identity = self.identity(socket, auth)?;
+        let identity = self.identity(headers, auth)?;
         let Identity { user, lifetime, .. } = &identity;
         let trust = self.catch_up.trust(user, *lifetime).await;
         if trust == Trust::Revoked {
@@ -157,11 +102,10 @@ impl Sessions {
         })
     }
 
-    fn identity(&self, socket: &SocketRef, auth: &Value) -> Result<Identity, Refused> {
+    fn identity(&self, headers: &HeaderMap, auth: &Value) -> Result<Identity, Refused> {
         let token = match auth.get("token").and_then(Value::as_str) {
             Some(token) => token,
-            None => auth::bearer(&socket.req_parts().headers)
-                .map_err(|error| Refused::Token(error.into()))?,
+            None => auth::bearer(headers).map_err(|error| Refused::Token(error.into()))?,
         };
         let identity = self.verifier.verify(token).map_err(Refused::Token)?;
 
@@ -171,7 +115,7 @@ impl Sessions {
         Ok(identity)
     }
 
-    fn report(&self, socket: &SocketRef, refused: Refused) {
+    fn report(&self, socket: impl Display, refused: Refused) {
         let (kind, rule) = match refused {
             Refused::Token(refusal) => (Rejected::Auth, refusal.to_string()),
             Refused::TooManyConnections => (
@@ -185,24 +129,15 @@ impl Sessions {
             ),
         };
         self.metrics.connections_rejected.of(kind).increment(1);
-        tracing::info!(socket = %socket.id, code = %refused, rule, "connect refused");
+        tracing::info!(%socket, code = %refused, rule, "connect refused");
     }
 
-    /// Enters the socket into the hub and its room, and answers the future that brings it live.
-    fn enter(self: Arc<Self>, socket: SocketRef) -> impl Future<Output = ()> + Send + use<> {
-        // Always there: authenticate put it there.
-        let admitted: Option<Admitted> = socket.extensions.remove();
-        let entered = admitted.and_then(|admitted| self.seat(&socket, admitted));
-        async move {
-            if let Some((seat, step, subscription)) = entered {
-                self.go_live(&socket, seat, step, &subscription).await;
-            }
-        }
-    }
-
+    /// Enters a socket that was admitted into the hub, and subscribes to its user.
+    ///
+    /// `None`: it was over a limit after all, and is closed.
     fn seat(
-        self: &Arc<Self>,
-        socket: &SocketRef,
+        &self,
+        socket: Socket,
         admitted: Admitted,
     ) -> Option<(Arc<Seat>, Step, Arc<Subscription>)> {
         let Admitted {
@@ -214,7 +149,6 @@ impl Sessions {
             spread: resume.last_seq.is_none() && self.newcomers.take() != Taken::Granted,
             ..resume
         };
-        socket.join(user.room());
         let (seat, step) = self.hub.enter(&user, socket, resume, lifetime)?;
         if trust != Trust::Proven {
             seat.doubt();
@@ -223,53 +157,11 @@ impl Sessions {
             self.catch_up.spread(Arc::clone(&seat));
         }
         let subscription = Arc::new(self.bus.subscribe(&user));
-
-        // Weak, for the seat holds its socket, and the socket holds these.
-        let (sessions, at, held) = (
-            Arc::clone(self),
-            Arc::downgrade(&seat),
-            Arc::clone(&subscription),
-        );
-        socket.on_disconnect(move |_: SocketRef, reason: DisconnectReason| {
-            if let Some(seat) = at.upgrade() {
-                sessions.leave(&seat, reason);
-            }
-            drop(held);
-            std::future::ready(())
-        });
-        let (sessions, at) = (Arc::clone(self), Arc::downgrade(&seat));
-        let buckets = Arc::new([self.event_limit, RECEIPTS].map(Bucket::new));
-        socket.on_fallback(
-            move |EventName(name): EventName, TryData(data): TryData<Value>, ack: AckSender| async move {
-                let Some(seat) = at.upgrade() else { return };
-                // Receipts come beside other events, and have a limit of their own.
-                let [events, receipts] = &*buckets;
-                let bucket = if name == RECEIVED { receipts } else { events };
-                let answer = match bucket.take() {
-                    Taken::Granted => sessions.act(&seat, &name, &data.unwrap_or_default()).await,
-                    Taken::Refused => Err(Denied::RateLimited),
-                    Taken::Abused => return seat.close(Closed::Protocol),
-                };
-                // A client that is gone does not hear the answer.
-                let _gone = ack.send(&answer.unwrap_or_else(Denied::into_ack));
-            },
-        );
         Some((seat, step, subscription))
     }
 
-    async fn go_live(
-        &self,
-        socket: &SocketRef,
-        seat: Arc<Seat>,
-        step: Step,
-        subscription: &Subscription,
-    ) {
-        if !socket.connected() {
-            // It ended before its end could be noticed, with its transport or without.
-            seat.close(Closed::TransportError);
-            socket.leave_all();
-            return self.leave(&seat, DisconnectReason::TransportError);
-        }
+    /// Brings a socket live: from here on it hears what happens, and what happened since it was there last.
+    async fn go_live(&self, seat: Arc<Seat>, step: Step, subscription: &Subscription) {
         if step != Step::Subscribe {
             return self.catch_up.follow(seat, step, None);
         }
@@ -303,27 +195,36 @@ impl Sessions {
         }
     }
 
-    fn leave(&self, seat: &Arc<Seat>, reason: DisconnectReason) {
-        if reason == DisconnectReason::ClientNSDisconnect {
-            // There is no other namespace that its transport could be for.
-            seat.close(Closed::Client);
+    /// How often a client may send events, and receipts, which come beside them and have a limit of their own.
+    fn limits(&self) -> Limits {
+        Limits {
+            events: Bucket::new(self.event_limit),
+            receipts: Bucket::new(RECEIPTS),
         }
-        self.hub.leave(seat, closed_by_client(reason));
+    }
+
+    /// Answers a client's event, as the ack says it.
+    async fn answer(&self, seat: &Arc<Seat>, name: &str, data: &Value, taken: Taken) -> Value {
+        let answer = match taken {
+            Taken::Granted => self.act(seat, name, data).await,
+            Taken::Refused | Taken::Abused => Err(Denied::RateLimited),
+        };
+        answer.unwrap_or_else(Denied::into_ack)
     }
 }
 
-/// The library takes an array of a length that is known when it is compiled.
-fn with_transports(
-    builder: SocketIoBuilder<LocalAdapter>,
-    allowed: &[Transport],
-) -> SocketIoBuilder<LocalAdapter> {
-    match (
-        allowed.contains(&Transport::Websocket),
-        allowed.contains(&Transport::Polling),
-    ) {
-        (true, false) => builder.transports([TransportType::Websocket]),
-        (false, true) => builder.transports([TransportType::Polling]),
-        (true, true) | (false, false) => builder,
+/// What one client may send.
+struct Limits {
+    events: Bucket,
+    receipts: Bucket,
+}
+
+impl Limits {
+    fn take(&self, event: &str) -> Taken {
+        match event {
+            RECEIVED => self.receipts.take(),
+            _ => self.events.take(),
+        }
     }
 }
 
@@ -344,18 +245,6 @@ fn resume(auth: &Value, epoch: &Epoch) -> Resume {
         other_epoch,
         generation,
         spread: false,
-    }
-}
-
-fn closed_by_client(reason: DisconnectReason) -> Closed {
-    match reason {
-        DisconnectReason::TransportClose | DisconnectReason::ClientNSDisconnect => Closed::Client,
-        DisconnectReason::TransportError => Closed::TransportError,
-        DisconnectReason::HeartbeatTimeout => Closed::PingTimeout,
-        DisconnectReason::PacketParsingError | DisconnectReason::MultipleHttpPollingError => {
-            Closed::Protocol
-        }
-        DisconnectReason::ServerNSDisconnect | DisconnectReason::ClosingServer => Closed::Drain,
     }
 }
 

@@ -270,6 +270,9 @@ impl Letter<'_> {
 
 impl Words<'_> {
     fn event(self) -> Result<Arc<Event>, EnvelopeError> {
+        if !event::is_plain(self.name) {
+            return Err(EnvelopeError::Bad);
+        }
         let Ok(payload) = RawValue::from_string(self.payload.to_owned()) else {
             return Err(EnvelopeError::Bad);
         };
@@ -376,7 +379,7 @@ mod tests {
     }
 
     fn messages() -> impl Strategy<Value = Message> {
-        let name = "[a-z:-]{0,40}|\\PC{0,40}";
+        let name = r"[a-z:-]{0,40}|[!#-\[\]-~]{0,40}";
         let payload = "\\PC{0,200}".prop_map(|text| serde_json::json!([text, 1.5, null]));
         let event =
             (name, payload).prop_map(|(name, payload)| Arc::new(Event::new(name, &payload)));
@@ -418,6 +421,15 @@ mod tests {
             | Body::List(_)
             | Body::Question { .. }
             | Body::Answer { .. } => Err(EnvelopeError::Bad),
+        }
+    }
+
+    #[test]
+    fn a_name_that_would_end_its_text_in_json_is_refused() {
+        for name in ["\"", "a\",\"b", "\\", "a b", "\n", "é"] {
+            let message = greeting(None, Event::new(name, &()));
+            let bytes = sender().message(1, &message).unwrap();
+            assert_eq!(opened(&bytes, None).unwrap_err(), EnvelopeError::Bad);
         }
     }
 

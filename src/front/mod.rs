@@ -30,7 +30,7 @@ use crate::hub::transport::{self, Body, Endpoint};
 use crate::tasks::Tasks;
 
 pub use gate::{Gate, slim};
-pub use raw::{Library, Raw, Stream};
+pub use raw::Raw;
 
 /// How long a client may take to send a request's headers, and how long a connection may idle between
 /// two requests: longer than balancers keep one before they use it again, short enough that idle
@@ -109,21 +109,16 @@ impl Front {
             () = stop.cancelled() => Ok(Ok(None)),
         };
         let Ok(Ok(first)) = first else { return };
-        let line = Arc::new(Line::default());
-        // The place goes with the stream, which outlives this as a WebSocket.
-        let watched = |early| Watched::new(stream, early, Arc::clone(&line), place);
         if let (Some(handshake), Some(raw)) = (first, &self.raw)
             && let Some(guest) = raw.admit(&handshake)
         {
-            // Nothing of the handshake is to be held as long as the session.
             let behind = early.split_off(handshake.length);
-            drop(early);
-            let stream = Box::new(watched(behind));
-            return raw.serve(handshake, guest, stream, line).await;
+            return raw.serve(handshake, guest, (stream, behind), place, &self.tasks);
         }
-        let stream = watched(early);
-        // Boxed, for a WebSocket that never comes here would hold the place for it as long as it lives.
-        Box::pin(self.http(stream, line, stop)).await;
+        let line = Arc::new(Line::default());
+        // The place goes with the stream, which outlives this as a WebSocket.
+        let stream = Watched::new(stream, early, Arc::clone(&line), place);
+        self.http(stream, line, stop).await;
     }
 
     /// Serves requests, one after another.

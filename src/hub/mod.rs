@@ -8,8 +8,10 @@ pub mod line;
 pub mod porch;
 mod receipt;
 mod seat;
+mod socket;
 mod token;
 pub mod transport;
+pub mod websocket;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -32,6 +34,7 @@ use transport::Transports;
 
 pub use compare::{Behind, Compared, Head, Served};
 pub use seat::{Parcel, Resume, Seat};
+pub use socket::Socket;
 
 /// Locks that the users are spread over, so that a connect and a delivery rarely meet.
 const SHARDS: usize = 64;
@@ -67,6 +70,9 @@ pub struct Hub {
     closing: Arc<AtomicBool>,
     shared: Arc<Shared>,
 }
+
+/// Sockets of one user that whoever delivers writes to itself; if there are more, they write side by side.
+const AT_ONCE: usize = 8;
 
 /// How many sockets a node takes; a limit of 0 is none.
 #[derive(Clone, Copy, Debug)]
@@ -123,15 +129,13 @@ impl Hub {
     pub fn enter(
         &self,
         user: &UserId,
-        socket: &SocketRef,
+        socket: Socket,
         resume: Resume,
         lifetime: Lifetime,
     ) -> Option<(Arc<Seat>, Step)> {
-        let transport = self.shared.transports.open(socket);
         let (seat, step) = Seat::new(
             user.clone(),
-            socket.clone(),
-            Arc::clone(&transport),
+            socket,
             resume,
             lifetime,
             Arc::clone(&self.due[self.part(user)]),
@@ -144,8 +148,9 @@ impl Hub {
                 .connections_rejected
                 .of(Rejected::Limit)
                 .increment(1);
-            self.shared.transports.close(&transport);
-            self.shared.transports.forget(&transport);
+            // Of no account: it never counted as open.
+            seat.close(Closed::Client);
+            seat.end();
             return None;
         }
         // Now that a sweep finds it.
@@ -190,7 +195,13 @@ impl Hub {
         );
     }
 
-    /// Lets a socket go that was not let in.
+    /// A socket of the library, to [`enter`](Self::enter).
+    #[must_use]
+    pub fn library(&self, socket: &SocketRef) -> Socket {
+        Socket::Library(socket.clone(), self.shared.transports.open(socket))
+    }
+
+    /// Lets a socket of the library go that was not let in.
     pub fn dismiss(&self, socket: &SocketRef) {
         self.shared.transports.dismiss(socket.clone());
     }
@@ -247,10 +258,20 @@ impl Hub {
         match &message.to {
             Some(user) => {
                 if let Some(seats) = self.shard(user).read().get(user) {
-                    seats.iter().for_each(|seat| self.hand(seat, message, path));
+                    for seat in seats {
+                        self.hand(seat, message, path);
+                        if seats.len() <= AT_ONCE {
+                            seat.flush();
+                        } else {
+                            seat.flush_soon();
+                        }
+                    }
                 }
             }
-            None => self.for_each(|seat| self.hand(seat, message, path)),
+            None => self.for_each(|seat| {
+                self.hand(seat, message, path);
+                seat.flush_soon();
+            }),
         }
     }
 

@@ -16,8 +16,8 @@ pub struct Porch {
 
 /// A session's place there.
 ///
-/// It goes with the session's first request, which the library keeps as long as the session; so it is given
-/// back when its CONNECT comes or when the session ends, whichever is first.
+/// The library keeps it with the session's first request, as long as the session; so it is given back when its CONNECT
+/// comes or when the session ends, whichever is first.
 #[derive(Debug)]
 pub struct Guest {
     waiting: Arc<AtomicUsize>,
@@ -40,14 +40,15 @@ impl Porch {
 }
 
 impl Guest {
-    /// The CONNECT of this socket's session has come.
+    /// The CONNECT of this socket of the library has come.
     pub fn connected(socket: &SocketRef) {
         if let Some(guest) = socket.req_parts().extensions.get::<Arc<Self>>() {
             guest.leave();
         }
     }
 
-    fn leave(&self) {
+    /// The CONNECT has come.
+    pub fn leave(&self) {
         if !self.gone.swap(true, Ordering::SeqCst) {
             self.waiting.fetch_sub(1, Ordering::SeqCst);
         }

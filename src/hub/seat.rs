@@ -5,13 +5,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use socketioxide::extract::SocketRef;
-use socketioxide::{SendError, SocketError};
 
 use super::cursor::{Change, Cursor, Item, Missed, Outlet, Read, Reason, Step, Transient};
 use super::receipt::{Receipt, seconds_since};
+use super::socket::{Sent, Socket};
 use super::token::Token;
-use super::transport::{Transport, label, packet_limit};
 use super::{Due, Shared};
 use crate::auth::Lifetime;
 use crate::event::{AUTH_EXPIRING, Event, Position};
@@ -54,8 +52,7 @@ impl Parcel {
 pub struct Seat {
     pub user: UserId,
     pub opened: Instant,
-    socket: SocketRef,
-    transport: Arc<Transport>,
+    socket: Socket,
     cursor: Mutex<Cursor<Parcel>>,
     /// The client sent `lastSeq`.
     resumes: bool,
@@ -92,8 +89,7 @@ impl Seat {
     /// The seat, and what its cursor asks for first.
     pub(super) fn new(
         user: UserId,
-        socket: SocketRef,
-        transport: Arc<Transport>,
+        socket: Socket,
         resume: Resume,
         lifetime: Lifetime,
         due: Due,
@@ -106,7 +102,6 @@ impl Seat {
         let seat = Self {
             user,
             opened: Instant::now(),
-            transport,
             socket,
             cursor: Mutex::new(cursor),
             resumes: resume.last_seq.is_some(),
@@ -142,7 +137,7 @@ impl Seat {
         self.cursor.lock().subscribed()
     }
 
-    /// A change of this user, from this node or another, of the history that bears `epoch`.
+    /// A change of this user, from this node or another, of the history that bears `epoch`. To be flushed.
     pub(super) fn change(&self, position: Position, parcel: Parcel, epoch: &str) -> Step {
         let change = Change {
             seq: position.seq,
@@ -202,7 +197,7 @@ impl Seat {
         self.token.lock().is_proven()
     }
 
-    /// An event that nothing remembers: it goes out now, or is dropped and counted.
+    /// An event that nothing remembers: it is handed over now, and to be flushed, or is dropped and counted.
     pub(super) fn transient(&self, parcel: &Parcel) {
         // The lock is held across the hand-over, so that it comes between two changes, never within one.
         let cursor = self.cursor.lock();
@@ -220,7 +215,9 @@ impl Seat {
 
     /// What was put off by [`Resume::spread`] is due.
     pub fn connect_due(&self) -> Step {
-        self.cursor.lock().connect_due(&mut Wire(self))
+        let step = self.cursor.lock().connect_due(&mut Wire(self));
+        self.flush();
+        step
     }
 
     /// The 50 ms for a slower publisher are over.
@@ -230,7 +227,9 @@ impl Seat {
 
     /// The store's answer to [`Step::Read`].
     pub fn caught_up(&self, read: Read, missed: &Missed<Parcel>) -> Step {
-        self.cursor.lock().caught_up(read, missed, &mut Wire(self))
+        let step = self.cursor.lock().caught_up(read, missed, &mut Wire(self));
+        self.flush();
+        step
     }
 
     /// The store could not answer; the same read is due again.
@@ -250,10 +249,8 @@ impl Seat {
 
     /// Returns when the socket has written half of what stalled it.
     pub async fn room(&self) {
-        self.transport
-            .account()
-            .drained(packet_limit(label(&self.socket)))
-            .await;
+        let limit = self.socket.packet_limit();
+        self.socket.account().drained(limit).await;
     }
 
     /// Warns of the token's end, and ends the socket after it.
@@ -308,13 +305,23 @@ impl Seat {
     /// Closes the transport, as a broken connection would: the client comes back by itself.
     pub fn close(&self, reason: Closed) {
         self.closed.get_or_init(|| reason);
-        self.transport.account().end();
-        self.shared.transports.close(&self.transport);
+        self.socket.close(&self.shared.transports, reason);
+    }
+
+    /// Writes what was handed over, here and now.
+    pub(super) fn flush(&self) {
+        self.socket.flush();
+    }
+
+    /// Has what was handed over written by the socket's own task.
+    pub(super) fn flush_soon(&self) {
+        self.socket.flush_soon();
     }
 
     /// Sends an event about the connection itself, past the cursor. With a full queue it is lost.
     pub fn control(&self, event: &Event) {
         Wire(self).send(event);
+        self.flush_soon();
     }
 
     /// Why this node closed it, if it did.
@@ -337,8 +344,7 @@ impl Seat {
             self.lost.store(2, Ordering::Relaxed);
         } else if lost > 1 {
             self.closed.get_or_init(|| Closed::TransportError);
-            // It cannot be sent anything; what counts is that the library lets go of it.
-            let _closed = self.socket.clone().disconnect();
+            self.socket.abandon();
         }
     }
 
@@ -346,20 +352,19 @@ impl Seat {
     pub(super) fn end(&self) -> bool {
         let first = !self.gone.swap(true, Ordering::AcqRel);
         if first {
-            self.shared.transports.forget(&self.transport);
-            self.transport.account().end();
+            self.socket.forget(&self.shared.transports);
         }
         first
     }
 
     #[must_use]
     pub fn transport(&self) -> crate::metrics::Transport {
-        label(&self.socket)
+        self.socket.transport()
     }
 
-    #[must_use]
-    pub fn id(&self) -> socketioxide::socket::Sid {
-        self.socket.id
+    /// What its client knows it by.
+    pub fn id(&self) -> impl std::fmt::Display {
+        self.socket.id()
     }
 }
 
@@ -373,18 +378,16 @@ impl Wire<'_> {
     /// Hands an event to the socket's queue. `false`: the queue is full.
     fn send(&self, event: &Event) -> bool {
         let seat = self.0;
-        seat.transport.account().handed(packet_length(event));
-        match seat.socket.emit(event.name.as_ref(), &event.payload) {
-            Ok(()) => true,
-            Err(SendError::Socket(SocketError::InternalChannelFull)) => {
-                seat.transport.account().written(1, packet_length(event));
+        match seat.socket.send(event) {
+            Sent::Taken => true,
+            Sent::Full => {
                 // Above what stalls a socket there is room for acks and pings only: it asked for more of
                 // them than it reads.
                 seat.close(Closed::SlowConsumer);
                 false
             }
             // Its end may be one that the library does not report: see dismiss_if_lost.
-            Err(SendError::Socket(SocketError::Closed) | SendError::Serialize(_)) => {
+            Sent::Lost => {
                 seat.lost.fetch_max(1, Ordering::SeqCst);
                 seat.due.store(0, Ordering::SeqCst);
                 true
@@ -398,7 +401,8 @@ impl Wire<'_> {
             return true;
         };
         let transport = seat.transport();
-        if !seat.transport.account().has_room(packet_limit(transport)) || !self.send(event) {
+        let account = seat.socket.account();
+        if !account.has_room(seat.socket.packet_limit()) || !self.send(event) {
             return false;
         }
         let metrics = &seat.shared.metrics;
@@ -461,16 +465,11 @@ fn spelled(reason: Reason) -> &'static str {
     }
 }
 
-/// Length of the Engine.IO message `42["name",payload]`.
-fn packet_length(event: &Event) -> u64 {
-    (event.name.len() + event.payload.get().len() + r#"42["",]"#.len()) as u64
-}
-
 impl std::fmt::Debug for Seat {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("Seat")
-            .field("socket", &self.socket.id)
+            .field("socket", &format_args!("{}", self.id()))
             .finish_non_exhaustive()
     }
 }

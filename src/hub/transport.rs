@@ -1,4 +1,4 @@
-//! How a socket's transport is followed and closed, whichever it is at the moment.
+//! How the transport of a socket of the library is followed and closed, whichever it is at the moment.
 //!
 //! A Socket.IO DISCONNECT would make the official clients stay away for good, so it is always the
 //! transport that is closed: a WebSocket by ending its stream, long polling by the Engine.IO CLOSE packet
@@ -14,15 +14,13 @@ use http::{Method, Request, Response, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
-use socketioxide::TransportType;
 use socketioxide::extract::SocketRef;
 use socketioxide::socket::Sid;
 use tower::Service;
 use tower::util::BoxCloneSyncService;
 
-use super::account::{Account, POLLING_PACKETS, WEBSOCKET_PACKETS};
+use super::account::Account;
 use super::line::Line;
-use crate::metrics;
 use crate::tasks::Tasks;
 
 /// How long a refused client has to hear why, before its transport is closed.
@@ -220,24 +218,6 @@ pub fn query<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
     named
         .map(|value| value.split('=').next().unwrap_or(value))
         .next()
-}
-
-/// The transport that a socket has now.
-#[must_use]
-pub fn label(socket: &SocketRef) -> metrics::Transport {
-    match socket.transport_type() {
-        TransportType::Websocket => metrics::Transport::Websocket,
-        TransportType::Polling => metrics::Transport::Polling,
-    }
-}
-
-/// How many packets may be outstanding on it.
-#[must_use]
-pub fn packet_limit(transport: metrics::Transport) -> u64 {
-    match transport {
-        metrics::Transport::Websocket => WEBSOCKET_PACKETS,
-        metrics::Transport::Polling => POLLING_PACKETS,
-    }
 }
 
 #[cfg(test)]

@@ -25,9 +25,10 @@ use crate::catch_up::CatchUp;
 use crate::config::{self, Config, EventLimit};
 use crate::epoch::Epoch;
 use crate::feed::Feed;
-use crate::front::{Front, Gate, Library, Raw, slim};
+use crate::front::{Front, Gate, Raw, slim};
 use crate::hub::porch::Porch;
 use crate::hub::transport::{Body, Endpoint, Transports};
+use crate::hub::websocket::{Heart, Terms};
 use crate::hub::{self, Hub};
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
@@ -192,7 +193,7 @@ impl Pieces {
 
     /// The Socket.IO endpoint, with its sessions.
     fn sockets(&self, config: &Config, origins: &Origins, inbox: Inbox) -> (Endpoint, Option<Raw>) {
-        let sessions = Sessions {
+        let sessions = Arc::new(Sessions {
             verifier: self.verifier.clone(),
             hub: self.hub.clone(),
             bus: self.bus.clone(),
@@ -205,13 +206,12 @@ impl Pieces {
             newcomers: Bucket::new(NEWCOMERS),
             event_limit: config.limits.limit_events_per_socket,
             enabled: config.listen.enable_websocket,
-        };
+            connect_timeout: config.sockets.connect_timeout(),
+            tasks: self.work.clone(),
+        });
         let speaking = sessions
             .serve(&config.sockets, &config.listen)
             .layer(tower::service_fn(not_found));
-        let shaken_hands = tower::ServiceBuilder::new()
-            .map_err(tower::BoxError::from)
-            .service(speaking.clone());
         let library = tower::ServiceBuilder::new()
             // The library keeps the request; it is to keep little.
             .map_request(slim)
@@ -235,10 +235,9 @@ impl Pieces {
                 .socket_io_transports
                 .contains(&config::Transport::Websocket),
         };
-        let raw = gate.upgrades.then(|| Raw {
-            gate: gate.clone(),
-            library: Library::new(shaken_hands),
-        });
+        let raw = gate
+            .upgrades
+            .then(|| self.raw(&config.sockets, gate.clone(), sessions));
         let endpoint = tower::ServiceBuilder::new()
             // As on the API: what is answered has a name.
             .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
@@ -253,6 +252,24 @@ impl Pieces {
                 gate.clone().answer(request)
             }));
         (Endpoint::new(endpoint), raw)
+    }
+
+    /// The way in for what is a WebSocket from the start.
+    fn raw(&self, settings: &config::Sockets, gate: Gate, sessions: Arc<Sessions>) -> Raw {
+        let terms = Terms {
+            ping_interval: settings.ping_interval(),
+            ping_timeout: settings.ping_timeout(),
+            limit: gate.limit_body,
+        };
+        let heart = Arc::new(Heart::new(&terms));
+        self.tasks
+            .essential("heart", |stop| Arc::clone(&heart).run(stop));
+        Raw {
+            gate,
+            sessions,
+            terms,
+            heart,
+        }
     }
 
     fn api(
