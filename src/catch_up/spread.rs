@@ -12,8 +12,9 @@ use crate::hub::Seat;
 /// Over how long the lists of clients are fetched that came together.
 const SPREAD: Duration = Duration::from_secs(10);
 
-/// In how many steps: so many that few clients share one, for whoever is told at the same time delays the others.
-const STEPS: u32 = 1_000;
+/// In how many steps: so many that whoever is told at the same time delays the others little, and so few that one waking of
+/// their tasks serves some.
+const STEPS: u32 = 200;
 
 /// Those who wait, by the step in which it is their turn: one task for all of them, and it ends when nobody waits.
 #[derive(Debug, Default)]

@@ -10,6 +10,8 @@ mod heart;
 mod outbox;
 mod packet;
 mod reader;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::atomic::AtomicU32;
