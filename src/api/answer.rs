@@ -177,6 +177,20 @@ fn is_publishing(request: &Request) -> bool {
     }
 }
 
+/// Reports a problem, and answers what the caller is told of it.
+pub(super) fn answer_problem(
+    problem: &Problem,
+    request_id: &str,
+    acting: Option<&Acting>,
+    metrics: &metrics::Metrics,
+) -> Response {
+    problem.report(request_id, metrics);
+    if let Some(acting) = acting.filter(|_| problem.status().is_client_error()) {
+        acting.log_refusal(request_id, problem);
+    }
+    problem.render(request_id)
+}
+
 /// Gives every error answer of the layers and handlers within its body, and reports it.
 pub(super) async fn answer_problems(
     State(metrics): State<Arc<metrics::Metrics>>,
@@ -199,12 +213,7 @@ pub(super) async fn answer_problems(
         .as_ref()
         .and_then(|id| id.to_str().ok())
         .unwrap_or_default();
-    problem.report(request_id, &metrics);
-    if let Some(acting) = acting.filter(|_| problem.status().is_client_error()) {
-        acting.log_refusal(request_id, &problem);
-    }
-
-    let mut answer = problem.render(request_id);
+    let mut answer = answer_problem(&problem, request_id, acting.as_ref(), &metrics);
     if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
         answer.headers_mut().insert(header::ALLOW, allow);
     }

@@ -10,9 +10,10 @@ use axum::extract::{MatchedPath, Request};
 use axum::response::{IntoResponse as _, Response};
 use axum::{BoxError, Router, middleware};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
+use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::util::{BoxCloneSyncService, MapRequestLayer};
@@ -33,9 +34,9 @@ use super::problem::Problem;
 use super::{Options, body};
 use crate::metrics::Metrics;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// How long a browser may remember a preflight.
@@ -56,6 +57,7 @@ pub(super) fn around(
     origins: Origins,
     metrics: Arc<Metrics>,
     options: Options,
+    room: Arc<Semaphore>,
 ) -> Api {
     let named = router.layer(MapRequestLayer::new(name_route));
     let stack = ServiceBuilder::new()
@@ -104,7 +106,7 @@ pub(super) fn around(
         }))
         // Too many at once are told so at once: a queue would only make all of them late.
         .load_shed()
-        .layer(GlobalConcurrencyLimitLayer::new(options.concurrency))
+        .layer(GlobalConcurrencyLimitLayer::with_semaphore(room))
         // The end of every wait; the body and the store have shorter ones of their own.
         .timeout(options.body_deadline + options.handler_deadline)
         // Innermost, for it only guards what handlers read; a Content-Length that is too large is refused unread.
@@ -125,14 +127,16 @@ where
 /// is then made.
 fn drop_bad_request_id(mut request: Request) -> Request {
     let mut values = request.headers().get_all(REQUEST_ID).into_iter();
-    let is_good = |id: &HeaderValue| {
-        (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
-    };
+    let is_good = |id: &HeaderValue| is_request_id(id.as_bytes());
     let keep = values.next().is_some_and(is_good) && values.next().is_none();
     if !keep {
         request.headers_mut().remove(REQUEST_ID);
     }
     request
+}
+
+pub(super) fn is_request_id(id: &[u8]) -> bool {
+    (1..=128).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
 }
 
 /// Names the request in every line that is logged for it: by its route, never by the path or query that the
@@ -143,7 +147,10 @@ fn request_span(request: &Request) -> Span {
         .get(REQUEST_ID)
         .and_then(|id| id.to_str().ok())
         .unwrap_or_default();
-    let method = standard_name(request.method());
+    span(standard_name(request.method()), id)
+}
+
+pub(super) fn span(method: &'static str, id: &str) -> Span {
     tracing::info_span!("request", method, route = Empty, id)
 }
 
@@ -169,7 +176,11 @@ fn standard_name(method: &Method) -> &'static str {
 }
 
 fn log_answer(response: &Response, latency: Duration, _: &Span) {
-    let status = response.status().as_u16();
+    log_status(response.status(), latency);
+}
+
+pub(super) fn log_status(status: StatusCode, latency: Duration) {
+    let status = status.as_u16();
     tracing::debug!(status, ms = latency.as_secs_f64() * 1_000.0, "answered");
 }
 

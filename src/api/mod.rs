@@ -18,6 +18,7 @@ mod fields;
 mod health;
 mod inbox;
 mod json;
+mod lane;
 mod layers;
 mod limits;
 mod openapi;
@@ -37,6 +38,7 @@ use axum::response::{IntoResponse as _, Response};
 use chrono::Utc;
 use http::{StatusCode, header};
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -52,6 +54,7 @@ use crate::telemetry::UserIds;
 pub use client_config::ClientConfig;
 pub use dev::DevSignIn;
 pub use health::{Health, admin_router};
+pub use lane::{Answer, Lane, Publish};
 pub use layers::{Api, boxed, cors};
 pub use limits::PublishLimits;
 pub use openapi::Document;
@@ -115,9 +118,11 @@ impl Default for Options {
     }
 }
 
-/// All routes under `/api`, and the answer to paths that do not exist.
-pub fn service(state: State) -> Api {
+/// All routes under `/api`, and the answer to paths that do not exist; and the short way of two of them.
+pub fn service(state: State) -> (Api, Lane) {
     let state = Arc::new(state);
+    let room = Arc::new(Semaphore::new(state.options.concurrency));
+    let lane = Lane::new(Arc::clone(&state), Arc::clone(&room));
     let is_embedded = state.dev.is_some();
     let mut routes = axum::Router::from(described(is_embedded));
     if is_embedded {
@@ -125,7 +130,8 @@ pub fn service(state: State) -> Api {
     }
     let (origins, metrics) = (state.origins.clone(), Arc::clone(&state.metrics));
     let options = state.options;
-    layers::around(routes.with_state(state), origins, metrics, options)
+    let api = layers::around(routes.with_state(state), origins, metrics, options, room);
+    (api, lane)
 }
 
 /// The routes, each with its description: a handler's path and method stand at the handler.

@@ -1,15 +1,19 @@
-//! The first request of a connection. A WebSocket handshake (RFC 6455 section 4.2) that needs nothing more is taken apart
-//! here, so that the connection never passes the HTTP stack, whose buffers would stay with it; all else is left to that.
+//! The next request of a connection. A WebSocket handshake (RFC 6455 section 4.2) and a publish that need nothing more are
+//! taken apart here: the one so that the connection never passes the HTTP stack, whose buffers would stay with it, the other
+//! for speed. All else is left to that.
 
 use std::io;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
 use sha1::{Digest as _, Sha1};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::{HEADER_BYTES, HEADER_COUNT, is_below};
+use crate::api::Publish;
 use crate::hub::transport::query;
 
 /// What every server appends to the client's key (RFC 6455 section 1.3).
@@ -17,6 +21,9 @@ const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// What is read at a time: a handshake is seldom longer.
 const CHUNK: usize = 2_048;
+
+/// How long the rest of a publish is waited for here.
+const BODY: Duration = Duration::from_secs(1);
 
 /// What ends the head of a request.
 const END: &[u8] = b"\n\r\n";
@@ -41,41 +48,81 @@ impl Handshake {
     }
 }
 
+/// A request.
+#[derive(Debug)]
+pub(super) enum First {
+    /// Of a new session below the socket path.
+    Handshake(Box<Handshake>),
+    /// With its whole body.
+    Publish(Box<Publish>, Bytes),
+    /// Anything else, or nothing.
+    Other,
+}
+
 /// What the bytes of a connection begin with.
 enum Head {
     Handshake(Box<Handshake>),
+    /// So many bytes of the connection the head took.
+    Publish(Box<Publish>, usize),
     Other,
     /// It cannot be told yet.
     Partial,
 }
 
-/// Reads until it is known whether the first request is a handshake below `path`. All that was read is in `early`.
+/// Reads until it is known what the next request is. All that was read, and is not of a publish that came as a whole, is in
+/// `early`; what was there before is the request's beginning.
 pub(super) async fn read(
     stream: &mut (impl AsyncRead + Unpin),
     path: &str,
     early: &mut Vec<u8>,
-) -> io::Result<Option<Box<Handshake>>> {
+) -> io::Result<First> {
     let mut seen = 0;
     loop {
         // Whatever comes in small pieces is taken apart when it may be whole, and not each time.
         if seen == 0 || ends_a_head(&early[seen..]) {
             match head(early, path) {
-                Head::Handshake(handshake) => return Ok(Some(handshake)),
-                Head::Other => return Ok(None),
+                Head::Handshake(handshake) => return Ok(First::Handshake(handshake)),
+                Head::Publish(publish, start) => {
+                    let end = start + publish.length;
+                    let filling = tokio::time::timeout(BODY, fill(stream, early, end));
+                    if filling.await.is_ok_and(|filled| filled.is_ok()) && early.len() >= end {
+                        let body = Bytes::copy_from_slice(&early[start..end]);
+                        early.drain(..end);
+                        return Ok(First::Publish(publish, body));
+                    }
+                    // The HTTP stack says what is wrong with it, or waits for longer.
+                    return Ok(First::Other);
+                }
+                Head::Other => return Ok(First::Other),
                 Head::Partial => {}
             }
         }
         let room = HEADER_BYTES.saturating_sub(early.len());
         if room == 0 {
-            return Ok(None);
+            return Ok(First::Other);
         }
         // The end of a head may be cut: its last bytes are looked at again.
         seen = early.len().saturating_sub(END.len());
         early.reserve(CHUNK.min(room));
         if stream.take(room as u64).read_buf(early).await? == 0 {
-            return Ok(None);
+            return Ok(First::Other);
         }
     }
+}
+
+/// Reads until there are so many bytes, or no more come.
+async fn fill(
+    stream: &mut (impl AsyncRead + Unpin),
+    bytes: &mut Vec<u8>,
+    end: usize,
+) -> io::Result<()> {
+    while let Some(missing) = end.checked_sub(bytes.len()).filter(|missing| *missing > 0) {
+        bytes.reserve(missing);
+        if stream.take(missing as u64).read_buf(bytes).await? == 0 {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Whether an empty line is in these bytes, however lines are ended.
@@ -85,12 +132,19 @@ fn ends_a_head(bytes: &[u8]) -> bool {
 }
 
 fn head(bytes: &[u8], path: &str) -> Head {
-    if !may_be_below(bytes, path) {
+    let is_post = begins_alike(bytes, &[b"POST /api/"]);
+    if !is_post && !begins_alike(bytes, &[b"GET ", path.trim_end_matches('/').as_bytes()]) {
         return Head::Other;
     }
     let mut headers = [httparse::EMPTY_HEADER; HEADER_COUNT];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) if is_post => {
+            let publish = publish(&request);
+            publish.map_or(Head::Other, |publish| {
+                Head::Publish(Box::new(publish), length)
+            })
+        }
         Ok(httparse::Status::Complete(length)) => {
             let handshake = handshake(&request, path, length);
             handshake.map_or(Head::Other, |handshake| {
@@ -102,10 +156,21 @@ fn head(bytes: &[u8], path: &str) -> Head {
     }
 }
 
-/// Whether these bytes begin, or may go on, like a request below `path`.
-fn may_be_below(bytes: &[u8], path: &str) -> bool {
-    let wanted = b"GET ".iter().chain(path.trim_end_matches('/').as_bytes());
+/// Whether these bytes begin, or may go on, like those wanted.
+fn begins_alike(bytes: &[u8], wanted: &[&[u8]]) -> bool {
+    let wanted = wanted.iter().copied().flatten();
     wanted.zip(bytes).all(|(wanted, byte)| wanted == byte)
+}
+
+fn publish(request: &httparse::Request<'_, '_>) -> Option<Publish> {
+    if request.method != Some("POST") || request.version != Some(1) {
+        return None;
+    }
+    let headers = request.headers.iter();
+    Publish::read(
+        request.path?,
+        headers.map(|header| (header.name, header.value)),
+    )
 }
 
 fn handshake(request: &httparse::Request<'_, '_>, path: &str, length: usize) -> Option<Handshake> {
@@ -185,7 +250,11 @@ mod tests {
         let mut stream = bytes.as_bytes();
         let first = read(&mut stream, "/socket.io/", &mut early).await.unwrap();
         early.extend_from_slice(stream);
-        (first, early)
+        let handshake = match first {
+            First::Handshake(handshake) => Some(handshake),
+            First::Publish(..) | First::Other => None,
+        };
+        (handshake, early)
     }
 
     /// The key and its answer are those of RFC 6455 section 1.3.

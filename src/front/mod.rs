@@ -3,6 +3,7 @@
 //! An accept loop of our own, because the framework's has no time limit for request headers and leaves
 //! `TCP_NODELAY` off; and because each connection is watched by a [`Line`].
 
+mod express;
 mod first;
 mod gate;
 mod raw;
@@ -24,10 +25,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::Health;
+use crate::api::{Health, Lane};
 use crate::hub::line::{Line, Watched};
 use crate::hub::transport::{self, Body, Endpoint};
 use crate::tasks::Tasks;
+use first::First;
 
 pub use gate::{Gate, slim};
 pub use raw::Raw;
@@ -51,6 +53,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What answers requests on the public port.
 pub struct Front {
     pub api: Endpoint,
+    /// What comes as a plain publish.
+    pub lane: Lane,
     pub sockets: Endpoint,
     /// `None`: connections over WebSocket are not allowed.
     pub raw: Option<Raw>,
@@ -102,14 +106,10 @@ impl Front {
             return;
         }
         let (mut stream, mut early) = (stream, Vec::new());
-        let reading = first::read(&mut stream, &self.socket_path, &mut early);
-        let first = tokio::select! {
-            first = tokio::time::timeout(HEADERS, reading) => first,
-            // What has come is answered below, if it is whole in time.
-            () = stop.cancelled() => Ok(Ok(None)),
+        let Some(first) = self.begin(&mut stream, &mut early, &stop).await else {
+            return;
         };
-        let Ok(Ok(first)) = first else { return };
-        if let (Some(handshake), Some(raw)) = (first, &self.raw)
+        if let (First::Handshake(handshake), Some(raw)) = (first, &self.raw)
             && let Some(guest) = raw.admit(&handshake)
         {
             let behind = early.split_off(handshake.length);
@@ -119,6 +119,36 @@ impl Front {
         // The place goes with the stream, which outlives this as a WebSocket.
         let stream = Watched::new(stream, early, Arc::clone(&line), place);
         self.http(stream, line, stop).await;
+    }
+
+    /// Answers publishes, and what else comes first is returned. `None`: the connection is over.
+    async fn begin(
+        &self,
+        stream: &mut TcpStream,
+        early: &mut Vec<u8>,
+        stop: &CancellationToken,
+    ) -> Option<First> {
+        let stopping = stop.cancelled();
+        tokio::pin!(stopping);
+        let mut is_first = true;
+        loop {
+            let reading = first::read(stream, &self.socket_path, early);
+            let first = tokio::select! {
+                first = tokio::time::timeout(HEADERS, reading) => first.ok()?.ok()?,
+                // What has come is answered by the stack, if it is whole in time.
+                () = &mut stopping => First::Other,
+            };
+            match first {
+                First::Publish(publish, body) => {
+                    let goes_on = self.express(stream, *publish, body).await.ok()?;
+                    goes_on.then_some(())?;
+                }
+                // A handshake behind other requests is the stack's.
+                First::Handshake(_) if !is_first => return Some(First::Other),
+                First::Handshake(_) | First::Other => return Some(first),
+            }
+            is_first = false;
+        }
     }
 
     /// Serves requests, one after another.

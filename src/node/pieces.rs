@@ -17,7 +17,8 @@ use super::repairs::Repairs;
 use super::{Shared, StartError};
 use crate::announce::{Announcer, now_ms};
 use crate::api::{
-    self, ClientConfig, DevSignIn, Document, Health, Options, Origins, PublishLimits, Revocations,
+    self, ClientConfig, DevSignIn, Document, Health, Lane, Options, Origins, PublishLimits,
+    Revocations,
 };
 use crate::auth::{ApiKeys, LEEWAY_SECONDS, Verifier};
 use crate::bus::{self, Bus, Exchange, Receiver};
@@ -154,8 +155,10 @@ impl Pieces {
         self.keep_time(config, inbox.clone());
         self.transports.serve_by(sockets.clone());
         let connections = Tasks::default();
+        let (api, lane) = self.api(config, &origins, publisher, inbox);
         let front = Front {
-            api: self.api(config, &origins, publisher, inbox),
+            api,
+            lane,
             sockets,
             raw,
             socket_path: config.listen.socket_io_path.as_str().into(),
@@ -278,7 +281,7 @@ impl Pieces {
         origins: &Origins,
         publisher: Publisher,
         inbox: Inbox,
-    ) -> Endpoint {
+    ) -> (Endpoint, Lane) {
         let secret = config
             .auth
             .allows_dev_sign_in()

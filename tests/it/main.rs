@@ -33,6 +33,8 @@ mod publish;
 
 mod inputs;
 
+mod express;
+
 mod batch;
 
 mod publishers;

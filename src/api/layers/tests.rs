@@ -2,7 +2,7 @@
 
 use axum::body::{Body, to_bytes};
 use axum::routing::{get, post};
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
@@ -26,7 +26,8 @@ fn stack(options: Options) -> Api {
             post(async |body: bytes::Bytes| body.len().to_string()),
         );
     let origins = Origins::new(&["https://app.example.com".to_owned()], false);
-    around(routes, origins, Arc::new(Metrics::new()), options)
+    let room = Arc::new(Semaphore::new(options.concurrency));
+    around(routes, origins, Arc::new(Metrics::new()), options, room)
 }
 
 fn service() -> Api {
