@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::bus::{Bus, Sent};
 use crate::epoch::Epoch;
 use crate::event::{Body, Event, Message, Position};
-use crate::hub::Hub;
+use crate::hub::{Haste, Hub};
 use crate::metrics::Path;
 use crate::notification::Change;
 use crate::user::UserId;
@@ -47,48 +47,51 @@ impl Announcer {
     /// Announces a committed change to its user's sockets.
     ///
     /// Changes of one user may be announced in any order; each socket puts them into seq order.
-    pub fn change(&self, change: &Change) -> Sent {
+    pub fn change(&self, change: &Change, haste: Haste) -> Sent {
         let position = Position {
             seq: change.seq,
             unread: change.unread,
         };
         let event = Arc::new(Event::of(change, &self.epoch()));
-        self.tell(Some(change.user.clone()), Body::Change(position, event))
+        let to = Some(change.user.clone());
+        self.tell(to, Body::Change(position, event), haste)
     }
 
     /// Announces that tokens of `user` issued at or before `valid_after` (milliseconds since 1970) are revoked:
     /// their sockets are closed.
     pub fn revoked(&self, user: UserId, position: Position, valid_after: u64) -> Sent {
-        self.tell(Some(user), Body::Revoked(position, valid_after))
+        let body = Body::Revoked(position, valid_after);
+        self.tell(Some(user), body, Haste::Now)
     }
 
     /// Announces that the user's inbox has come to `seq`, and not by what: sockets behind it ask the store.
     pub fn reached(&self, user: UserId, seq: u64) -> Sent {
-        self.tell(Some(user), Body::Reached(seq))
+        self.tell(Some(user), Body::Reached(seq), Haste::Now)
     }
 
     /// Asks the user's clients to fetch the list. Like a transient emit, nothing remembers it.
     pub fn refresh(&self, user: UserId, seq: u64) -> Sent {
-        self.transient(Some(user), Event::refresh("requested", seq, &self.epoch()))
+        let event = Event::refresh("requested", seq, &self.epoch());
+        self.transient(Some(user), event, Haste::Now)
     }
 
     /// Passes a transient emit on, to one user or to everyone. Nothing remembers it.
-    pub fn transient(&self, to: Option<UserId>, event: Event) -> Sent {
-        self.tell(to, Body::Emit(Arc::new(event)))
+    pub fn transient(&self, to: Option<UserId>, event: Event, haste: Haste) -> Sent {
+        self.tell(to, Body::Emit(Arc::new(event)), haste)
     }
 
     fn epoch(&self) -> Arc<str> {
         self.of.clone().unwrap_or_else(|| self.epoch.get())
     }
 
-    fn tell(&self, to: Option<UserId>, body: Body) -> Sent {
+    fn tell(&self, to: Option<UserId>, body: Body, haste: Haste) -> Sent {
         let message = Message {
             to,
             published_at: now_ms(),
             epoch: self.epoch(),
             body,
         };
-        self.hub.deliver(&message, Path::Local);
+        self.hub.deliver(&message, Path::Local, haste);
         self.bus.send(&message)
     }
 }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::announce::Announcer;
 use crate::bus::Sent;
 use crate::event::Position;
+use crate::hub::Haste;
 use crate::metrics::Metrics;
 use crate::notification::{Change, Notification, Reason, What};
 use crate::store::{Bulk, Counters, Deletion, Edit, Gone, Retention, Store, StoreError, Updated};
@@ -112,12 +113,15 @@ impl Inbox {
     }
 
     fn announce(&self, user: UserId, counters: Counters, what: What) {
-        self.announcer.change(&Change {
-            user,
-            seq: counters.seq,
-            unread: counters.unread,
-            what,
-        });
+        self.announcer.change(
+            &Change {
+                user,
+                seq: counters.seq,
+                unread: counters.unread,
+                what,
+            },
+            Haste::Now,
+        );
     }
 
     /// Marks everything read.

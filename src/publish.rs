@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::announce::Announcer;
 use crate::bus::Sent;
 use crate::event::Event;
+use crate::hub::Haste;
 use crate::metrics::{Emitted, Metrics};
 use crate::notification::{Change, Draft, Notification, What};
 use crate::store::{Address, Batch, Created, CreatedItem, IdempotencyKey, Store, StoreError};
@@ -108,7 +109,7 @@ impl Publisher {
             let (draft, seq) = (&batch.drafts[*draft], counters.seq + 1);
             let now = chrono::Utc::now();
             let notification = Notification::created(draft, user.clone(), *id, seq, now);
-            self.announce_new(&notification, counters.unread + 1);
+            self.announce_new(&notification, counters.unread + 1, Haste::Now);
         }
         Ok(())
     }
@@ -119,6 +120,7 @@ impl Publisher {
             delivery: Sent::Live,
             replayed: created.replayed,
         };
+        let haste = Haste::among(created.items.len());
         for item in created.items {
             let draft = &batch.drafts[item.draft];
             let unread = item.unread;
@@ -130,7 +132,7 @@ impl Publisher {
             } else {
                 let created = self.metrics.created.of(notification.priority.into());
                 created.increment(1);
-                self.announce_new(&notification, unread)
+                self.announce_new(&notification, unread, haste)
             };
             published.delivery = published.delivery.and(sent);
             published.notifications.push(notification);
@@ -138,23 +140,30 @@ impl Publisher {
         published
     }
 
-    fn announce_new(&self, notification: &Notification, unread: u64) -> Sent {
-        self.announcer.change(&Change {
+    fn announce_new(&self, notification: &Notification, unread: u64, haste: Haste) -> Sent {
+        let change = Change {
             user: notification.user_id.clone(),
             seq: notification.seq,
             unread,
             what: What::New(notification.clone()),
-        })
+        };
+        self.announcer.change(&change, haste)
     }
 
     /// Passes a transient event on to each of `users`, or to everyone: nothing is stored, and who is
     /// away misses it.
     pub fn emit(&self, to: &Recipients, event: &Event) -> Sent {
         let sent = match to {
-            Recipients::Everyone => self.announcer.transient(None, event.clone()),
+            Recipients::Everyone => {
+                let event = event.clone();
+                self.announcer.transient(None, event, Haste::Soon)
+            }
             Recipients::Users(users) => {
-                let tell =
-                    |user: &UserId| self.announcer.transient(Some(user.clone()), event.clone());
+                let haste = Haste::among(users.len());
+                let tell = |user: &UserId| {
+                    let (user, event) = (user.clone(), event.clone());
+                    self.announcer.transient(Some(user), event, haste)
+                };
                 users.iter().map(tell).fold(Sent::Live, Sent::and)
             }
         };

@@ -89,7 +89,9 @@ impl Publish {
                 let id = std::str::from_utf8(value).ok();
                 publish.request_id = id.filter(|id| layers::is_request_id(id.as_bytes()))?.into();
             } else if let Some(kept) = KEPT.iter().find(|kept| is(kept)) {
-                let value = HeaderValue::from_bytes(value).ok()?;
+                let mut value = HeaderValue::from_bytes(value).ok()?;
+                // Before anything that might print it.
+                value.set_sensitive(true);
                 publish.headers.append(kept.clone(), value);
             } else if is(&header::CONNECTION) && value.eq_ignore_ascii_case(b"keep-alive") {
                 // What is so anyway.
@@ -179,7 +181,9 @@ impl Lane {
         // Boxed, for each of those around it would move the whole of it.
         let work = Box::pin(self.run(route, headers, acting, body));
         let work = AssertUnwindSafe(work).catch_unwind();
-        match tokio::time::timeout(self.state.options.handler_deadline, work).await {
+        let options = self.state.options;
+        let deadline = options.body_deadline + options.handler_deadline;
+        match tokio::time::timeout(deadline, work).await {
             Ok(Ok(handled)) => handled,
             Ok(Err(_panic)) => Err(Problem::Panicked),
             Err(_late) => Err(Problem::TimedOut),

@@ -3,16 +3,19 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
-use super::Front;
+use super::{Front, LAST_REQUEST};
 use crate::announce::now_ms;
 use crate::api::{Answer, Publish};
+use crate::hub::line::Watched;
 
 /// How long a client may leave no room for an answer.
 const WRITE: Duration = Duration::from_secs(30);
@@ -24,13 +27,34 @@ impl Front {
         stream: &mut TcpStream,
         publish: Publish,
         body: Bytes,
+        stop: &CancellationToken,
     ) -> io::Result<bool> {
         let answer = self.lane.answer(publish, body).await;
         // The caller's next request finds another node.
         let is_last = self.health.is_draining() || closes(&answer);
         let bytes = written(&answer, is_last);
-        tokio::time::timeout(WRITE, stream.write_all(&bytes)).await??;
-        Ok(!is_last)
+        let writing = async {
+            stream.write_all(&bytes).await?;
+            if is_last {
+                // And wait for the caller to have read it, who may be sending the next one.
+                let place = ();
+                let mut leaving = Watched::new(stream, Bytes::new(), Arc::default(), place);
+                leaving.shutdown().await?;
+            }
+            Ok(!is_last)
+        };
+        let late = async {
+            tokio::select! {
+                () = tokio::time::sleep(WRITE) => {}
+                () = async { stop.cancelled().await; tokio::time::sleep(LAST_REQUEST).await } => {}
+            }
+        };
+        // At once, most of the time: the kernel takes it.
+        tokio::select! {
+            biased;
+            written = writing => written,
+            () = late => Err(io::ErrorKind::TimedOut.into()),
+        }
     }
 }
 

@@ -11,8 +11,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
 use sha1::{Digest as _, Sha1};
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::Instant;
 
-use super::{HEADER_BYTES, HEADER_COUNT, is_below};
+use super::{HEADER_BYTES, HEADER_COUNT, HEADERS, is_below};
 use crate::api::Publish;
 use crate::hub::transport::query;
 
@@ -33,7 +34,7 @@ const END: &[u8] = b"\n\r\n";
 pub(super) struct Handshake {
     pub(super) request: Request<()>,
     /// `Sec-WebSocket-Accept`.
-    pub(super) accept: String,
+    accept: String,
     /// So many bytes of the connection it took.
     pub(super) length: usize,
 }
@@ -70,13 +71,13 @@ enum Head {
 }
 
 /// Reads until it is known what the next request is. All that was read, and is not of a publish that came as a whole, is in
-/// `early`; what was there before is the request's beginning.
+/// `early`; what was there before is the request's beginning. Fails when its head takes too long.
 pub(super) async fn read(
     stream: &mut (impl AsyncRead + Unpin),
     path: &str,
     early: &mut Vec<u8>,
 ) -> io::Result<First> {
-    let mut seen = 0;
+    let (mut seen, deadline) = (0, Instant::now() + HEADERS);
     loop {
         // Whatever comes in small pieces is taken apart when it may be whole, and not each time.
         if seen == 0 || ends_a_head(&early[seen..]) {
@@ -88,6 +89,8 @@ pub(super) async fn read(
                     if filling.await.is_ok_and(|filled| filled.is_ok()) && early.len() >= end {
                         let body = Bytes::copy_from_slice(&early[start..end]);
                         early.drain(..end);
+                        // What an idle connection holds is small, whatever its last request was.
+                        early.shrink_to(CHUNK);
                         return Ok(First::Publish(publish, body));
                     }
                     // The HTTP stack says what is wrong with it, or waits for longer.
@@ -104,7 +107,9 @@ pub(super) async fn read(
         // The end of a head may be cut: its last bytes are looked at again.
         seen = early.len().saturating_sub(END.len());
         early.reserve(CHUNK.min(room));
-        if stream.take(room as u64).read_buf(early).await? == 0 {
+        let mut limited = stream.take(room as u64);
+        let reading = tokio::time::timeout_at(deadline, limited.read_buf(early));
+        if reading.await?? == 0 {
             return Ok(First::Other);
         }
     }

@@ -1,7 +1,8 @@
 //! The one public port: accepts connections, and gives each request to the sockets or to the API.
 //!
 //! An accept loop of our own, because the framework's has no time limit for request headers and leaves
-//! `TCP_NODELAY` off; and because each connection is watched by a [`Line`].
+//! `TCP_NODELAY` off; because what is a WebSocket from the start, and a plain publish, needs no HTTP stack; and because each
+//! of the other connections is watched by a [`Line`].
 
 mod express;
 mod first;
@@ -134,14 +135,15 @@ impl Front {
         loop {
             let reading = first::read(stream, &self.socket_path, early);
             let first = tokio::select! {
-                first = tokio::time::timeout(HEADERS, reading) => first.ok()?.ok()?,
+                biased;
+                first = reading => first.ok()?,
                 // What has come is answered by the stack, if it is whole in time.
                 () = &mut stopping => First::Other,
             };
             match first {
                 First::Publish(publish, body) => {
-                    let goes_on = self.express(stream, *publish, body).await.ok()?;
-                    goes_on.then_some(())?;
+                    let answering = self.express(stream, *publish, body, stop);
+                    answering.await.ok()?.then_some(())?;
                 }
                 // A handshake behind other requests is the stack's.
                 First::Handshake(_) if !is_first => return Some(First::Other),
@@ -173,6 +175,8 @@ impl Front {
             .with_upgrades();
         tokio::pin!(connection);
         let ended = tokio::select! {
+            // First, for what has come by now was a request before the end.
+            biased;
             ended = connection.as_mut() => ended,
             () = stop.cancelled() => {
                 connection.as_mut().graceful_shutdown();

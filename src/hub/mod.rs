@@ -71,8 +71,29 @@ pub struct Hub {
     shared: Arc<Shared>,
 }
 
-/// Sockets of one user that whoever delivers writes to itself; if there are more, they write side by side.
+/// Sockets that whoever delivers writes to itself; if there are more, their own tasks do, side by side.
 const AT_ONCE: usize = 8;
+
+/// Who writes what is delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Haste {
+    /// Whoever delivers it, here and now: no task has to be woken.
+    Now,
+    /// The sockets' own tasks: whoever delivers has more to do.
+    Soon,
+}
+
+impl Haste {
+    /// For whoever has something for so many.
+    #[must_use]
+    pub fn among(recipients: usize) -> Self {
+        if recipients <= AT_ONCE {
+            Self::Now
+        } else {
+            Self::Soon
+        }
+    }
+}
 
 /// How many sockets a node takes; a limit of 0 is none.
 #[derive(Clone, Copy, Debug)]
@@ -254,25 +275,26 @@ impl Hub {
 
     /// Hands a message to the sockets it is for. Never waits: a socket without room is stalled, and
     /// gets its changes from the store when it has drained.
-    pub fn deliver(&self, message: &Message, path: Path) {
-        match &message.to {
-            Some(user) => {
-                if let Some(seats) = self.shard(user).read().get(user) {
-                    for seat in seats {
-                        self.hand(seat, message, path);
-                        if seats.len() <= AT_ONCE {
-                            seat.flush();
-                        } else {
-                            seat.flush_soon();
-                        }
-                    }
-                }
-            }
-            None => self.for_each(|seat| {
+    pub fn deliver(&self, message: &Message, path: Path, haste: Haste) {
+        let Some(user) = &message.to else {
+            return self.for_each(|seat| {
                 self.hand(seat, message, path);
                 seat.flush_soon();
-            }),
+            });
+        };
+        // Written to when the lock is free again.
+        let mut now: [Option<Arc<Seat>>; AT_ONCE] = Default::default();
+        if let Some(seats) = self.shard(user).read().get(user) {
+            let is_soon = haste == Haste::Soon || seats.len() > AT_ONCE;
+            for (index, seat) in seats.iter().enumerate() {
+                self.hand(seat, message, path);
+                match now.get_mut(index).filter(|_| !is_soon) {
+                    Some(place) => *place = Some(Arc::clone(seat)),
+                    None => seat.flush_soon(),
+                }
+            }
         }
+        now.iter().flatten().for_each(|seat| seat.flush());
     }
 
     fn hand(&self, seat: &Arc<Seat>, message: &Message, path: Path) {

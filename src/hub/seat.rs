@@ -363,7 +363,8 @@ impl Seat {
     }
 
     /// What its client knows it by.
-    pub fn id(&self) -> impl std::fmt::Display {
+    #[must_use]
+    pub fn id(&self) -> super::socket::Id {
         self.socket.id()
     }
 }
@@ -395,14 +396,23 @@ impl Wire<'_> {
         }
     }
 
+    /// Whether one more change may be handed over: if need be, when what was is written.
+    fn has_room(&self) -> bool {
+        let socket = &self.0.socket;
+        let has_room = || socket.account().has_room(socket.packet_limit());
+        has_room() || {
+            socket.flush();
+            has_room()
+        }
+    }
+
     fn parcel(&self, parcel: &Parcel) -> bool {
         let seat = self.0;
         let Some(event) = &parcel.event else {
             return true;
         };
         let transport = seat.transport();
-        let account = seat.socket.account();
-        if !account.has_room(seat.socket.packet_limit()) || !self.send(event) {
+        if !self.has_room() || !self.send(event) {
             return false;
         }
         let metrics = &seat.shared.metrics;

@@ -4,11 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use socketioxide::extract::SocketRef;
+use socketioxide::socket::Sid;
 use socketioxide::{SendError, SocketError, TransportType};
 
 use super::account::{Account, POLLING_PACKETS, WEBSOCKET_PACKETS};
 use super::transport::{Transport, Transports};
-use super::websocket::{Connection, Pushed};
+use super::websocket::{self, Connection, Pushed};
 use crate::event::Event;
 use crate::metrics::{self, Closed};
 
@@ -19,6 +20,22 @@ pub enum Socket {
     Direct(Arc<Connection>),
     /// Long polling, what was upgraded from it, and a WebSocket behind other requests of its connection: spoken by the library.
     Library(SocketRef, Arc<Transport>),
+}
+
+/// What a client knows its socket by.
+#[derive(Clone, Copy, Debug)]
+pub enum Id {
+    Direct(websocket::Id),
+    Library(Sid),
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Direct(id) => id.fmt(formatter),
+            Self::Library(id) => id.fmt(formatter),
+        }
+    }
 }
 
 /// What became of an event.
@@ -33,10 +50,10 @@ pub(super) enum Sent {
 
 impl Socket {
     /// What its client knows it by.
-    pub(super) fn id(&self) -> Box<dyn fmt::Display + '_> {
+    pub(super) fn id(&self) -> Id {
         match self {
-            Self::Direct(connection) => Box::new(connection.id()),
-            Self::Library(socket, _) => Box::new(socket.id),
+            Self::Direct(connection) => Id::Direct(connection.id()),
+            Self::Library(socket, _) => Id::Library(socket.id),
         }
     }
 
@@ -128,10 +145,9 @@ impl Socket {
 
     /// Has the library let go of a socket whose end it did not report.
     pub(super) fn abandon(&self) {
-        match self {
-            Self::Direct(connection) => connection.close(Closed::TransportError),
-            // It cannot be sent anything; what counts is that the library lets go of it.
-            Self::Library(socket, _) => drop(socket.clone().disconnect()),
+        // It cannot be sent anything. The end of any other socket its own task reports.
+        if let Self::Library(socket, _) = self {
+            let _closed = socket.clone().disconnect();
         }
     }
 }

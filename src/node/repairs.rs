@@ -6,7 +6,7 @@ use crate::bus::{Bus, Incoming, Receiver};
 use crate::epoch::Epoch;
 use crate::feed::Feed;
 use crate::history::History;
-use crate::hub::Hub;
+use crate::hub::{Haste, Hub};
 use crate::metrics::{Metrics, Path};
 use crate::store::Store;
 use crate::tasks::Tasks;
@@ -52,11 +52,21 @@ impl Repairs {
     }
 }
 
+/// So many that wait are more than one task should write to their sockets.
+const BEHIND: usize = 256;
+
 /// Passes on what comes from the bus, until it ends.
-async fn pass_on(mut incoming: Receiver, hub: Hub, bus: Bus, feed: Feed, history: History) {
-    while let Some(incoming) = incoming.recv().await {
+async fn pass_on(mut waiting: Receiver, hub: Hub, bus: Bus, feed: Feed, history: History) {
+    while let Some(incoming) = waiting.recv().await {
         match incoming {
-            Incoming::Message(message) => hub.deliver(&message, Path::Remote),
+            Incoming::Message(message) => {
+                let haste = if waiting.len() < BEHIND {
+                    Haste::Now
+                } else {
+                    Haste::Soon
+                };
+                hub.deliver(&message, Path::Remote, haste);
+            }
             Incoming::Restored => feed.compare_all(),
             // One of the two has read it later than the other; what the store says now decides.
             Incoming::OtherEpoch => history.doubt(),

@@ -506,6 +506,30 @@ async fn a_subscription_that_redis_refuses_is_noticed_and_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_credentials_of_the_address_are_used_on_every_connection() {
+    if server::shared("credentials").is_none() {
+        return;
+    }
+    let server = Server::started().await;
+    let outsider = Outsider::at(&server.url()).await;
+    let alice = user("alice");
+    let all = ["on", ">pass@1", "allchannels", "+@all"];
+    outsider
+        .ask("ACL", &[&["SETUSER", "own"], &all[..]].concat())
+        .await;
+    outsider
+        .ask("CONFIG", &["SET", "requirepass", "pass@2"])
+        .await;
+    for credentials in ["own:pass%401", ":pass%402"] {
+        let url = server.url().replace("://", &format!("://{credentials}@"));
+        let [a, mut b] = nodes(&config(&url)).await;
+        let _held = b.holds(&alice).await;
+        assert_eq!(a.bus.send(&to(Some(&alice), 1)), Sent::Live);
+        assert_eq!(b.hears().await, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_silently_carries_nothing_is_found_by_a_probe() {
     if server::shared("probe").is_none() {
         return;

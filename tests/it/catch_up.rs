@@ -44,6 +44,32 @@ async fn a_client_without_last_seq_is_told_the_count_and_to_fetch_the_list() {
     );
 }
 
+/// More than may wait to be written: who reads takes it at once, and is no slow consumer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_replay_stalls_nobody_who_reads() {
+    const MISSED: u64 = 400;
+    let settings = [
+        "--limit-publishes-per-key=0",
+        "--limit-publishes-per-user=0",
+    ];
+    let [a] = cluster_with(&settings).await;
+    for _ in 0..MISSED {
+        a.publish("42", "Hello").await;
+    }
+    let mut device = resume(&a, "42", json!(0)).await;
+    for seq in 1..=MISSED {
+        assert_eq!(device.expect("notification:new").await["seq"], seq);
+    }
+    assert_eq!(
+        device.until("notification:synced").await["replayed"],
+        MISSED
+    );
+    assert_eq!(
+        a.metric(r#"bellhop_repairs_total{kind="stall"}"#).await,
+        0.0
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_missed_comes_as_ordinary_events_then_one_count_then_synced() {
     let [a, b] = cluster().await;

@@ -6,10 +6,15 @@ use std::time::Duration;
 use fred::clients::Client;
 use fred::error::Error;
 use fred::interfaces::{ClientLike, EventInterface};
-use fred::types::config::{Config, ConnectionConfig, PerformanceConfig, TcpConfig};
+use fred::types::config::{
+    Config, ConnectionConfig, PerformanceConfig, Server, TcpConfig, TlsConnector,
+};
 use fred::types::{Builder, ConnectHandle, RespVersion};
+use tokio::net::TcpStream;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::BusError;
+use super::line::{Line, Stream};
 use crate::backoff::Backoff;
 
 /// A Redis that does not accept, or does not greet, for this long is away.
@@ -52,6 +57,8 @@ pub(super) enum Purpose {
 /// An open connection; dropping it closes it, and forgets whatever was still to be sent on it.
 pub(super) struct Connection {
     pub(super) client: Client,
+    /// Whom it leads to: of those that a Sentinel knows, the primary.
+    server: Server,
     driver: Driver,
 }
 
@@ -115,11 +122,48 @@ impl Dialer {
         let mut opened = client.reconnect_rx();
         let mut driver = Driver(client.connect());
         tokio::select! {
-            _server = opened.recv() => Ok(Connection { client, driver }),
+            Ok(server) = opened.recv() => Ok(Connection { client, server, driver }),
             error = driver.ended() => Err(error),
             // fred's own deadlines come first, unless a Sentinel makes it try several hosts.
             () = tokio::time::sleep(OPENING_DEADLINE * 3) => Err(timed_out("Redis does not answer")),
         }
+    }
+}
+
+impl Dialer {
+    /// Opens a connection to publish on, or fails in time.
+    pub(super) async fn line(&self) -> Result<Line, Error> {
+        // It knows the ways to the primary, and has its credentials taken: nothing is published to anybody else.
+        let Connection { server, .. } = self.open(Purpose::Publishing).await?;
+        let dialing = tokio::time::timeout(OPENING_DEADLINE, self.dial(&server));
+        let Ok(line) = dialing.await else {
+            return Err(timed_out("Redis does not answer"));
+        };
+        line
+    }
+
+    async fn dial(&self, server: &Server) -> Result<Line, Error> {
+        // As addresses stand in a URL, in brackets if they have colons.
+        let host = server.host.trim_start_matches('[').trim_end_matches(']');
+        let stream = TcpStream::connect((host, server.port)).await?;
+        stream.set_nodelay(true)?;
+        let stream: Box<dyn Stream> = match &self.config.tls {
+            None => Box::new(stream),
+            Some(tls) => {
+                let TlsConnector::Rustls(connector) = &tls.connector;
+                let name = server.tls_server_name.as_deref().unwrap_or(host);
+                let name = ServerName::try_from(name.to_owned())?;
+                Box::new(connector.connect(name, stream).await?)
+            }
+        };
+        let mut line = Line::new(stream);
+        let credentials = [&self.config.username, &self.config.password];
+        if self.config.password.is_some() {
+            let credentials: Vec<_> = credentials.into_iter().flatten().collect();
+            let credentials: Vec<_> = credentials.iter().map(|text| text.as_str()).collect();
+            line.greet(&credentials).await?;
+        }
+        Ok(line)
     }
 }
 

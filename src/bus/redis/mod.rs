@@ -2,7 +2,7 @@
 //!
 //! - [`places`] says which Redis a user's messages go by, when there are several.
 //! - [`outbox`] holds what waits to be sent, or refuses it at once.
-//! - [`publisher`] sends it, on a connection of its own, and proves by it that Redis answers.
+//! - [`publisher`] sends it, on a [`mod@line`] of its own, and proves by it that Redis answers.
 //! - [`subscriber`] keeps the users' channels subscribed, and proves by probes that what is sent arrives.
 //! - [`registry`] knows which channels are wanted, and how far each one is.
 //! - [`intake`] decides what of that which arrives goes to the node.
@@ -15,6 +15,7 @@ mod barrier;
 mod connection;
 mod health;
 mod intake;
+mod line;
 mod missed;
 mod outbox;
 mod ping;

@@ -1,28 +1,24 @@
 //! Sending: one task that pipelines what waits to Redis, and gives a connection up as soon as it does not answer.
 
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use fred::clients::{Client, WithOptions};
 use fred::error::{Error, ErrorKind};
-use fred::interfaces::{ClientLike, PubsubInterface};
-use fred::types::config::Options;
-use futures_util::future::poll_immediate;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::Channels;
 use super::at;
-use super::connection::{Connection, Dialer, Purpose, backoff, timed_out};
+use super::connection::{Dialer, backoff, timed_out};
 use super::health::{Direction, Health};
+use super::line::Line;
 use super::missed::{self, Untold};
-use super::outbox::{Parcel, Waiting};
+use super::outbox::{Parcel, Room, Waiting};
 use crate::bus::envelope::{EnvelopeError, Sender};
 use crate::metrics::{self, BusError, Metrics};
 
@@ -66,19 +62,22 @@ pub(super) struct Publisher {
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// What is not answered yet. Redis answers in the order of the commands, so one deadline is enough for all: that of the
-/// first.
-#[derive(Default)]
-struct InFlight(VecDeque<Command>);
+/// A connection, and what is not answered on it yet. Redis answers in the order of the commands, so one deadline is enough
+/// for all: that of the first.
+struct InFlight {
+    line: Line,
+    commands: VecDeque<Command>,
+    /// Before those, so many that nobody waits for any more; their answers may still come, and come first.
+    late: usize,
+    deadline: Pin<Box<Sleep>>,
+}
 
 /// One `PUBLISH` under way.
 struct Command {
     what: What,
     sent: Instant,
-    answer: Answer,
+    room: Option<Room>,
 }
-
-type Answer = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
 /// What one `PUBLISH` came to.
 struct Answered {
@@ -108,9 +107,9 @@ impl Publisher {
                 () = stop.cancelled() => return,
             };
             let ended = match joined {
-                Ok(connection) => {
+                Ok(in_flight) => {
                     backoff.reset();
-                    self.pump(connection, &stop).await
+                    self.pump(in_flight, &stop).await
                 }
                 Err(error) => Err(error),
             };
@@ -126,13 +125,10 @@ impl Publisher {
 
     /// Opens a connection, and closes the breaker once Redis has answered a `PUBLISH` on it: one that is
     /// paused, or forbids it, greets as usual.
-    async fn join(&mut self) -> Result<Connection, Error> {
-        let connection = self.dialer.open(Purpose::Publishing).await?;
-        let mut in_flight = InFlight::default();
-        self.probe(&once(&connection.client), &mut in_flight)
-            .await?;
-        let mut deadline = in_flight.deadline();
-        let answered = in_flight.next(&mut deadline).await;
+    async fn join(&mut self) -> Result<InFlight, Error> {
+        let mut in_flight = InFlight::on(self.dialer.line().await?);
+        self.probe(&mut in_flight)?;
+        let answered = in_flight.next().await?;
         self.settle(&answered);
         answered.result?;
         if self.joined_before {
@@ -141,27 +137,25 @@ impl Publisher {
         self.joined_before = true;
         self.discard();
         self.health.up(Direction::Publishing);
-        Ok(connection)
+        Ok(in_flight)
     }
 
     /// Publishes on this connection until it fails or, `Ok`, the node stops and everything is sent.
     async fn pump(
         &mut self,
-        mut connection: Connection,
+        mut in_flight: InFlight,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
-        let client = once(&connection.client);
-        let mut in_flight = InFlight::default();
         let ended = tokio::select! {
             biased;
             () = stop.cancelled() => Ok(()),
-            error = self.work(&mut connection, &client, &mut in_flight) => Err(error),
+            error = self.work(&mut in_flight) => Err(error),
         };
         if ended.is_ok() {
-            self.flush(&client, &mut in_flight).await;
+            self.flush(&mut in_flight).await;
         }
         // What is still unanswered now is never answered.
-        let lost = u64::try_from(in_flight.0.len()).unwrap_or(u64::MAX);
+        let lost = u64::try_from(in_flight.commands.len()).unwrap_or(u64::MAX);
         self.metrics
             .bus_errors
             .of(BusError::Publish)
@@ -170,13 +164,8 @@ impl Publisher {
     }
 
     /// Answers why the connection must not be used any more.
-    async fn work(
-        &mut self,
-        connection: &mut Connection,
-        client: &WithOptions<Client>,
-        in_flight: &mut InFlight,
-    ) -> Error {
-        let (mut failures, mut deadline) = (0, in_flight.deadline());
+    async fn work(&mut self, in_flight: &mut InFlight) -> Error {
+        let mut failures = 0;
         let mut probes = tokio::time::interval(PROBE_PERIOD);
         probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -184,42 +173,38 @@ impl Publisher {
             let missed = self.untold.due();
             tokio::select! {
                 biased;
-                answered = in_flight.next(&mut deadline) => {
-                    if let Err(error) = self.judge(answered, &mut failures) {
-                        return error;
-                    }
-                    // Those that are there already, without a look at anything else.
-                    while let Some(answered) = in_flight.ready().await {
-                        if let Err(error) = self.judge(answered, &mut failures) {
+                answered = in_flight.next() => {
+                    // And those that are there already, without a look at anything else.
+                    let mut answered = Some(answered);
+                    while let Some(next) = answered {
+                        if let Err(error) = next.and_then(|next| self.judge(next, &mut failures)) {
                             return error;
                         }
+                        answered = in_flight.ready();
                     }
                 }
-                error = connection.ended() => return error,
                 _tick = probes.tick() => {
-                    if let Err(error) = self.probe(client, in_flight).await {
-                        return error;
-                    }
-                    if let Err(error) = self.say_list(client, in_flight).await {
+                    let said = self.probe(in_flight).and_then(|()| self.say_list(in_flight));
+                    if let Err(error) = said {
                         return error;
                     }
                 }
                 () = self.probe_wanted.notified() => probes.reset_immediately(),
                 // Before the next message: so others hear first that something is missing, unless they heard it a moment ago.
-                () = at(missed) => if let Err(error) = self.missed(client, in_flight).await {
+                () = at(missed) => if let Err(error) = self.missed(in_flight) {
                     return error;
                 },
                 Some(waiting) = self.queue.recv(), if in_flight.has_room() => {
                     // Where the end of the node finds it, which may come while others run.
                     self.taken = Some(waiting);
-                    if !in_flight.0.is_empty() {
+                    if !in_flight.commands.is_empty() {
                         // Under load, whoever is about to publish does so first: then all go in one write.
                         tokio::task::yield_now().await;
                     }
                     while in_flight.has_room()
                         && let Some(waiting) = self.next()
                     {
-                        self.publish(client, waiting, in_flight).await;
+                        self.publish(waiting, in_flight);
                         if self.untold.due().is_some_and(|due| due <= Instant::now()) {
                             break;
                         }
@@ -250,43 +235,37 @@ impl Publisher {
 
     /// Sends what is still queued, and the word that something is missing, if it is; waits for the answers,
     /// at most [`DEADLINE`] in all.
-    async fn flush(&mut self, client: &WithOptions<Client>, in_flight: &mut InFlight) {
+    async fn flush(&mut self, in_flight: &mut InFlight) {
         self.queue.close();
         let flushed = tokio::time::timeout(DEADLINE, async {
-            let mut deadline = in_flight.deadline();
-            if let Some(waiting) = self.taken.take() {
-                self.publish(client, waiting, in_flight).await;
-            }
-            while let Some(waiting) = self.queue.recv().await {
-                self.publish(client, waiting, in_flight).await;
+            while let Some(waiting) = self.next() {
+                self.publish(waiting, in_flight);
                 while !in_flight.has_room() {
-                    self.settle(&in_flight.next(&mut deadline).await);
+                    self.settle(&in_flight.next().await?);
                 }
             }
-            self.drain(in_flight, &mut deadline).await;
+            self.drain(in_flight).await?;
             // It is the last occasion.
-            if self.untold.are_there() && self.missed(client, in_flight).await.is_ok() {
-                self.drain(in_flight, &mut deadline).await;
+            if self.untold.are_there() {
+                self.missed(in_flight)?;
+                self.drain(in_flight).await?;
             }
+            Ok::<_, Error>(())
         });
-        if flushed.await.is_err() {
+        if !flushed.await.is_ok_and(|flushed| flushed.is_ok()) {
             self.discard();
         }
     }
 
     /// Waits for all answers.
-    async fn drain(&mut self, in_flight: &mut InFlight, deadline: &mut Pin<Box<Sleep>>) {
-        while !in_flight.0.is_empty() {
-            self.settle(&in_flight.next(deadline).await);
+    async fn drain(&mut self, in_flight: &mut InFlight) -> Result<(), Error> {
+        while !in_flight.commands.is_empty() {
+            self.settle(&in_flight.next().await?);
         }
+        Ok(())
     }
 
-    async fn publish(
-        &mut self,
-        client: &WithOptions<Client>,
-        waiting: Waiting,
-        in_flight: &mut InFlight,
-    ) {
+    fn publish(&mut self, waiting: Waiting, in_flight: &mut InFlight) {
         let Waiting { parcel, room } = waiting;
         self.sent += 1;
         let (channel, bytes) = self.wrapped(&parcel);
@@ -294,13 +273,7 @@ impl Publisher {
             self.metrics.bus_errors.of(BusError::Publish).increment(1);
             return;
         };
-        let client = client.clone();
-        // The future of a command has 7 KB: it is made where it stays.
-        let answer = Box::pin(async move {
-            let result = publish(&client, channel, bytes).await;
-            result.map(|receivers| room.published(receivers))
-        });
-        in_flight.push(What::Parcel, answer).await;
+        in_flight.push(What::Parcel, Some(room), &channel, &bytes);
     }
 
     /// Where it goes, and as what; the `n` is that of what was sent last.
@@ -320,40 +293,26 @@ impl Publisher {
         }
     }
 
-    async fn probe(
-        &mut self,
-        client: &WithOptions<Client>,
-        in_flight: &mut InFlight,
-    ) -> Result<(), Error> {
+    fn probe(&mut self, in_flight: &mut InFlight) -> Result<(), Error> {
         self.sent += 1;
         let bytes = self.sender.probe(self.sent);
-        let channel = self.channels.own.clone();
-        control(client, in_flight, What::Probe(self.sent), channel, bytes).await
+        let what = What::Probe(self.sent);
+        control(in_flight, what, &self.channels.own, bytes)
     }
 
     /// Tells the other nodes which list of Redis this one has, and that it is there.
-    async fn say_list(
-        &mut self,
-        client: &WithOptions<Client>,
-        in_flight: &mut InFlight,
-    ) -> Result<(), Error> {
+    fn say_list(&mut self, in_flight: &mut InFlight) -> Result<(), Error> {
         self.sent += 1;
         let bytes = self.sender.list(self.sent, self.list);
-        let channel = self.channels.everyone.clone();
-        control(client, in_flight, What::List, channel, bytes).await
+        control(in_flight, What::List, &self.channels.everyone, bytes)
     }
 
     /// Tells the other nodes that messages to them are missing.
-    async fn missed(
-        &mut self,
-        client: &WithOptions<Client>,
-        in_flight: &mut InFlight,
-    ) -> Result<(), Error> {
+    fn missed(&mut self, in_flight: &mut InFlight) -> Result<(), Error> {
         self.sent += 1;
         let bytes = self.sender.missed(self.sent);
-        let channel = self.channels.everyone.clone();
         let what = What::Missed(self.untold.telling());
-        control(client, in_flight, what, channel, bytes).await
+        control(in_flight, what, &self.channels.everyone, bytes)
     }
 
     /// Counts it, and notes what follows from it.
@@ -393,100 +352,122 @@ impl Publisher {
 }
 
 impl InFlight {
-    fn has_room(&self) -> bool {
-        self.0.len() < IN_FLIGHT
-    }
-
-    async fn push(&mut self, what: What, mut answer: Answer) {
-        let sent = Instant::now();
-        // The first poll hands the command to the connection: from here on its place in the order is fixed.
-        if let Some(result) = poll_immediate(&mut answer).await {
-            answer = Box::pin(std::future::ready(result));
+    fn on(line: Line) -> Self {
+        Self {
+            line,
+            commands: VecDeque::new(),
+            late: 0,
+            deadline: Box::pin(tokio::time::sleep(DEADLINE)),
         }
-        self.0.push_back(Command { what, sent, answer });
     }
 
-    /// Waits for the next answer, until its deadline; for ever if there is nothing to wait for. `deadline` is where the
-    /// time is kept from one call to the next.
-    async fn next(&mut self, deadline: &mut Pin<Box<Sleep>>) -> Answered {
-        poll_fn(|context| self.poll_next(deadline, context)).await
+    fn has_room(&self) -> bool {
+        self.commands.len() + self.late < IN_FLIGHT
     }
 
-    fn poll_next(
-        &mut self,
-        deadline: &mut Pin<Box<Sleep>>,
-        context: &mut Context<'_>,
-    ) -> Poll<Answered> {
-        let Some(first) = self.0.front_mut() else {
+    /// From here on its place in the order is fixed; it leaves with the next wait for an answer.
+    fn push(&mut self, what: What, room: Option<Room>, channel: &str, bytes: &[u8]) {
+        let sent = Instant::now();
+        self.line.publish(channel, bytes);
+        self.commands.push_back(Command { what, sent, room });
+    }
+
+    /// Waits for the next answer, until its deadline. Fails when the connection is over; does so too while there is nothing to
+    /// wait for.
+    async fn next(&mut self) -> Result<Answered, Error> {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Answered, Error>> {
+        while let Poll::Ready(answer) = self.line.poll_answer(context)? {
+            if !self.is_late() {
+                return Poll::Ready(self.take(answer));
+            }
+        }
+        let Some(first) = self.commands.front() else {
             return Poll::Pending;
         };
-        if let Poll::Ready(result) = first.answer.as_mut().poll(context) {
-            return Poll::Ready(self.take(result));
-        }
         // It is moved only when it fires, and not with each answer.
-        while deadline.as_mut().poll(context).is_ready() {
-            let due = first.sent + DEADLINE;
+        let due = first.sent + DEADLINE;
+        while self.deadline.as_mut().poll(context).is_ready() {
             if due <= Instant::now() {
+                self.late += 1;
                 return Poll::Ready(self.take(Err(timed_out("Redis did not answer in time"))));
             }
-            deadline.as_mut().reset(due);
+            self.deadline.as_mut().reset(due);
         }
         Poll::Pending
     }
 
-    /// For [`InFlight::next`]: the time of the first, if there is one.
-    fn deadline(&self) -> Pin<Box<Sleep>> {
-        let sent = self.0.front().map_or_else(Instant::now, |first| first.sent);
-        Box::pin(tokio::time::sleep_until(sent + DEADLINE))
-    }
-
     /// The next answer, if it is there.
-    async fn ready(&mut self) -> Option<Answered> {
-        let first = self.0.front_mut()?;
-        let result = poll_immediate(&mut first.answer).await?;
-        Some(self.take(result))
+    fn ready(&mut self) -> Option<Result<Answered, Error>> {
+        loop {
+            let answer = self.line.answer().transpose()?;
+            if answer.is_err() || !self.is_late() {
+                return Some(answer.and_then(|answer| self.take(answer)));
+            }
+        }
     }
 
-    /// The first one has come to this.
-    fn take(&mut self, result: Result<(), Error>) -> Answered {
-        let first = self.0.pop_front();
-        let what = first.map_or(What::Parcel, |first| first.what);
-        Answered { what, result }
+    /// Whether nobody waits any more for the answer that has come.
+    fn is_late(&mut self) -> bool {
+        let is_late = self.late > 0;
+        self.late -= usize::from(is_late);
+        is_late
     }
-}
 
-/// Commands are tried once, and their time is kept here.
-fn once(client: &Client) -> WithOptions<Client> {
-    client.with_options(&Options {
-        timeout: Some(Duration::ZERO),
-        max_attempts: Some(1),
-        ..Options::default()
-    })
+    /// What the first one has come to.
+    fn take(&mut self, answer: Result<u64, Error>) -> Result<Answered, Error> {
+        let Command { what, room, .. } = self.commands.pop_front().ok_or_else(|| {
+            Error::new(ErrorKind::Protocol, "Redis answers what it was not asked")
+        })?;
+        let result = answer.map(|receivers| {
+            if let Some(room) = room {
+                room.published(receivers);
+            }
+        });
+        Ok(Answered { what, result })
+    }
 }
 
 /// Publishes what is no message.
-async fn control(
-    client: &WithOptions<Client>,
+fn control(
     in_flight: &mut InFlight,
     what: What,
-    channel: String,
+    channel: &str,
     bytes: Result<Vec<u8>, EnvelopeError>,
 ) -> Result<(), Error> {
     let bytes = bytes.map_err(|error| Error::new(ErrorKind::InvalidArgument, error.to_string()))?;
-    let client = client.clone();
-    let answer = Box::pin(async move {
-        let result = publish(&client, channel, bytes).await;
-        result.map(|_receivers| ())
-    });
-    in_flight.push(what, answer).await;
+    in_flight.push(what, None, channel, &bytes);
     Ok(())
 }
 
-/// Answers how many have received it.
-fn publish(
-    client: &WithOptions<Client>,
-    channel: String,
-    bytes: Vec<u8>,
-) -> impl Future<Output = Result<u64, Error>> + Send {
-    client.publish(channel, Bytes::from(bytes))
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_answer_is_not_taken_for_that_to_another_message() {
+        let (near, mut redis) = tokio::io::duplex(1_024);
+        let mut in_flight = InFlight::on(Line::new(Box::new(near)));
+        in_flight.push(What::Probe(1), None, "c", b"");
+        let late = in_flight.next().await.unwrap();
+        assert!(
+            late.result
+                .is_err_and(|error| *error.kind() == ErrorKind::Timeout)
+        );
+
+        in_flight.push(What::Probe(2), None, "c", b"");
+        in_flight.push(What::Probe(3), None, "c", b"");
+        redis.write_all(b"-late\r\n:0\r\n:0\r\n").await.unwrap();
+        for answered in [in_flight.next().await, in_flight.ready().unwrap()] {
+            assert!(answered.unwrap().result.is_ok());
+        }
+        assert!(in_flight.ready().is_none() && in_flight.commands.is_empty());
+
+        redis.write_all(b":0\r\n").await.unwrap();
+        assert!(in_flight.next().await.is_err(), "nothing was asked");
+    }
 }

@@ -16,6 +16,9 @@ use crate::metrics::Closed;
 /// How exactly times are kept.
 const STEP: Duration = Duration::from_millis(100);
 
+/// How long a client may leave no room for a single byte, whatever it sends meanwhile.
+const WRITE: Duration = Duration::from_secs(30);
+
 /// Pings in a row, after which others may run.
 const ROW: usize = 32;
 
@@ -90,6 +93,9 @@ impl Heart {
         match turn {
             Turn::Ping(connection) => {
                 if let Some(open) = open(&connection) {
+                    if open.outbox.lock().is_blocked_for(WRITE) {
+                        return open.close(Closed::SlowConsumer);
+                    }
                     let answers = open.pongs.load(Ordering::Relaxed);
                     open.ping();
                     let check = Turn::Check(Weak::clone(&connection), answers);

@@ -65,7 +65,7 @@ pub struct Connection {
 
 /// What the client knows its session by: 96 random bits. Nothing is granted by it.
 #[derive(Clone, Copy, Debug)]
-struct Id([u8; 12]);
+pub struct Id([u8; 12]);
 
 impl std::fmt::Display for Id {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -106,7 +106,7 @@ impl Connection {
 
     /// What the client knows the session by.
     #[must_use]
-    pub fn id(&self) -> impl std::fmt::Display + use<> {
+    pub fn id(&self) -> Id {
         self.id
     }
 
@@ -188,6 +188,9 @@ impl Connection {
         let mut written = Written::default();
         let all = self.outbox.lock().write(&mut written);
         self.credit(written);
+        if all.is_err() {
+            self.close(Closed::TransportError);
+        }
         all
     }
 

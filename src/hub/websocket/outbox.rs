@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 use std::io;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::net::tcp::OwnedWriteHalf;
+use tokio::time::Instant;
 
 use super::frame::{Opcode, write_header};
 use crate::event::Event;
@@ -45,6 +47,10 @@ pub(super) struct Outbox {
     /// So many of them have left.
     written: usize,
     frames: VecDeque<Waiting>,
+    /// Since when the client has left no room for a single byte.
+    blocked: Option<Instant>,
+    /// A close frame is the last that is sent (RFC 6455 section 5.5.1).
+    closing: bool,
 }
 
 /// A frame that has not wholly left.
@@ -64,6 +70,8 @@ impl Outbox {
             bytes,
             written: 0,
             frames: VecDeque::new(),
+            blocked: None,
+            closing: false,
         }
     }
 
@@ -87,9 +95,10 @@ impl Outbox {
         event: Option<usize>,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Pushed {
-        if self.stream.is_none() {
+        if self.stream.is_none() || self.closing {
             return Pushed::Ended;
         }
+        self.closing = opcode == Opcode::Close;
         if self.frames.len() >= FRAMES {
             return Pushed::Full;
         }
@@ -107,7 +116,10 @@ impl Outbox {
             let stream = self.stream.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
             match stream.try_write(&self.bytes[self.written..]) {
                 Ok(length) if length > 0 => self.took(length, written),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.blocked.get_or_insert_with(Instant::now);
+                    return Ok(false);
+                }
                 Ok(_) => return self.fail(io::ErrorKind::WriteZero.into()),
                 Err(error) => return self.fail(error),
             }
@@ -129,6 +141,7 @@ impl Outbox {
     }
 
     fn took(&mut self, length: usize, written: &mut Written) {
+        self.blocked = None;
         self.written += length;
         while let Some(frame) = self.frames.front()
             && frame.end <= self.written
@@ -157,9 +170,14 @@ impl Outbox {
         Err(error)
     }
 
+    /// Whether the client has left no room for so long.
+    pub(super) fn is_blocked_for(&self, time: Duration) -> bool {
+        self.blocked.is_some_and(|since| since.elapsed() >= time)
+    }
+
     /// Whether it takes nothing any more.
     pub(super) fn has_ended(&self) -> bool {
-        self.stream.is_none()
+        self.stream.is_none() || self.closing
     }
 
     /// Takes nothing any more, forgets what has not left, and tells the client's side that nothing follows.

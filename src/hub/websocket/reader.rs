@@ -20,6 +20,9 @@ use crate::metrics::Closed;
 /// What is read at a time, into the stack: an idle connection holds no buffer.
 const CHUNK: usize = 4_096;
 
+/// Namespaces that a client may ask for which there are not: more are no mistake any more.
+const STRANGERS: u8 = 8;
+
 /// How long something may still come after the end: closing a connection at once on which something is unread would reset
 /// it, and the client would lose what it was told last.
 const LINGER: Duration = Duration::from_secs(2);
@@ -35,6 +38,8 @@ pub struct Reader {
     message: Option<(Opcode, Vec<u8>)>,
     /// Bytes of a message.
     limit: usize,
+    /// Namespaces that it has asked for, and that there are not.
+    strangers: u8,
     /// What the client is told as the connection ends; `None`: nothing in particular.
     farewell: Option<u16>,
     _place: OwnedSemaphorePermit,
@@ -75,6 +80,7 @@ impl Reader {
             bytes: early,
             message: None,
             limit,
+            strangers: 0,
             farewell: None,
             _place: place,
         }
@@ -94,13 +100,14 @@ impl Reader {
             if let Some(reason) = connection.closed.get() {
                 return Poll::Ready(Err(*reason));
             }
-            if let Poll::Ready(Err(_broken)) = connection.poll_write(context) {
-                return Poll::Ready(Err(Closed::TransportError));
-            }
             match self.take() {
                 Ok(Some(packet)) => return Poll::Ready(Ok(packet)),
                 Ok(None) => {}
                 Err(ended) => return Poll::Ready(Err(self.end(&ended))),
+            }
+            // What others left, and what was answered to all that has come.
+            if let Poll::Ready(Err(_broken)) = connection.poll_write(context) {
+                return Poll::Ready(Err(Closed::TransportError));
             }
             match ready!(self.poll_read(context)) {
                 Ok(0) | Err(_) => return Poll::Ready(Err(self.end(&Ended::Lost))),
@@ -156,7 +163,6 @@ impl Reader {
             (Opcode::Ping, begun) => {
                 self.message = begun;
                 self.connection.frame(Opcode::Pong, &frame.payload);
-                self.connection.flush();
                 return Ok(None);
             }
             (Opcode::Pong, begun) => {
@@ -189,9 +195,12 @@ impl Reader {
             Heard::Pong => drop(self.connection.pongs.fetch_add(1, Ordering::Relaxed)),
             Heard::Close => return Err(Ended::Client),
             Heard::Stranger(namespace) => {
+                self.strangers += 1;
+                if self.strangers > STRANGERS {
+                    return Err(Violation::Protocol.into());
+                }
                 let refused = packet::refused(Some(namespace), "Invalid namespace");
                 self.connection.text(&refused);
-                self.connection.flush();
             }
             Heard::Nothing => {}
         }

@@ -81,9 +81,14 @@ async fn packets_are_read_in_order_whole_or_in_parts() {
     };
     assert_eq!(reader.next().await, Ok(event));
     assert_eq!(reader.next().await, Ok(Packet::Disconnect));
-    let mut client = speaking(client).await;
-    let pong = client.next().await.unwrap().unwrap();
-    assert_eq!(pong, Message::Pong(b"are you there".as_slice().into()));
+    // With the next look at what has come.
+    let hearing = async {
+        let mut client = speaking(client).await;
+        let pong = client.next().await.unwrap().unwrap();
+        assert_eq!(pong, Message::Pong(b"are you there".as_slice().into()));
+    };
+    let (ended, ()) = tokio::join!(reader.next(), hearing);
+    assert_eq!(ended, Err(Closed::TransportError));
 }
 
 #[tokio::test]
@@ -98,6 +103,7 @@ async fn what_a_client_may_not_send_ends_it_with_a_code_that_says_why() {
         ([masked(0x01, part), masked(TEXT, b"3")].concat(), 1_002),
         (vec![TEXT, 1, b'3'], 1_002),
         (masked(TEXT, b"4\xff"), 1_007),
+        (masked(TEXT, b"40/there-is-none,").repeat(9), 1_002),
         (masked(TEXT, &long), 1_009),
         ([masked(0x01, part), masked(0x80, part)].concat(), 1_009),
     ] {
@@ -107,7 +113,11 @@ async fn what_a_client_may_not_send_ends_it_with_a_code_that_says_why() {
         assert_eq!(reader.next().await, Err(Closed::Protocol), "{sent:?}");
         let closing = async {
             let mut client = speaking(client).await;
-            let Some(Ok(Message::Close(Some(close)))) = client.next().await else {
+            let mut next = client.next().await;
+            while let Some(Ok(Message::Text(_refused))) = &next {
+                next = client.next().await;
+            }
+            let Some(Ok(Message::Close(Some(close)))) = next else {
                 panic!("no close frame after {sent:?}");
             };
             assert_eq!(u16::from(close.code), code, "{sent:?}");
@@ -155,6 +165,8 @@ async fn what_the_kernel_does_not_take_is_written_when_the_client_reads_again() 
     reader.next().await.unwrap();
     let payload = "x".repeat(10_000);
     let sent = fill(&connection, &payload);
+    let is_blocked = |time| connection.outbox.lock().is_blocked_for(time);
+    assert!(is_blocked(Duration::ZERO) && !is_blocked(Duration::from_secs(60)));
 
     let reading = async {
         let mut client = speaking(client).await;
@@ -173,6 +185,7 @@ async fn what_the_kernel_does_not_take_is_written_when_the_client_reads_again() 
     let (next, _client) = tokio::join!(reader.next(), reading);
     assert_eq!(next, Ok(Packet::Disconnect));
     assert_eq!(connection.account().outstanding().bytes, 0);
+    assert!(!is_blocked(Duration::ZERO));
 }
 
 #[tokio::test]
@@ -197,7 +210,12 @@ async fn a_closed_connection_still_says_what_it_was_handed() {
         let mut client = speaking(client).await;
         let last = client.next().await.unwrap().unwrap();
         assert_eq!(last, Message::text(r#"42["e","last"]"#));
+        assert_eq!(connection.event(&event("too late")), Pushed::Ended);
         assert_eq!(client.next().await.unwrap().unwrap(), Message::Close(None));
+        assert!(
+            client.next().await.is_none(),
+            "nothing follows a close frame"
+        );
     };
     tokio::join!(reader.finish(), hearing);
 }
