@@ -17,7 +17,7 @@
 //!        └───────┘                                         └───────┘
 //! ```
 //!
-//! `main → command → node → front, api, session → publish, inbox, catch_up → announce → store, bus, hub → event →
+//! `main → command → node → front → api, session → publish, inbox, catch_up → announce → store, bus, hub → event →
 //! notification → user`. `store`, `bus` and `hub` do not know each other: [`announce`] joins bus and hub after
 //! [`publish`] and [`inbox`] have written to the store, [`catch_up`] and [`feed`] join store and hub, and [`node`]
 //! runs the loop from bus to hub. One outside crate, one owner; `.ci/layers.sh` checks it.

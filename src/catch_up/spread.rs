@@ -12,9 +12,8 @@ use crate::hub::Seat;
 /// Over how long the lists of clients are fetched that came together.
 const SPREAD: Duration = Duration::from_secs(10);
 
-/// In how many steps: so many that whoever is told at the same time delays the others little, and so few that one waking of
-/// their tasks serves some.
-const STEPS: u32 = 200;
+/// In how many steps: so many that few clients share one, for those who are told at the same time delay what others hear.
+const STEPS: u32 = 2_000;
 
 /// Those who wait, by the step in which it is their turn: one task for all of them, and it ends when nobody waits.
 #[derive(Debug, Default)]
@@ -71,6 +70,8 @@ impl CatchUp {
             while let Some(seats) = catch_up.spread.step() {
                 for seat in seats.into_iter().filter(|seat| !seat.is_gone()) {
                     catch_up.follow(Arc::clone(&seat), seat.connect_due(), None);
+                    // Each is a write: others come in between.
+                    tokio::task::yield_now().await;
                 }
                 tokio::select! {
                     _ = steps.tick() => {}

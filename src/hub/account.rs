@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
-/// Packets handed over and not yet written at which a WebSocket is stalled. The library's queue holds
-/// more (see `session`), so that pings and acks still find room.
+/// Packets handed over and not yet written at which a WebSocket is stalled. Its queue holds more
+/// (`FRAMES` of our own, `SOCKET_QUEUE` of the library's), so that pings and acks still find room.
 pub(super) const WEBSOCKET_PACKETS: u64 = 256;
 
 /// The same while a socket is on polling, where nothing is written until the client asks again.

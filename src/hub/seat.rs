@@ -64,7 +64,7 @@ pub struct Seat {
     receipts: Mutex<Receipt>,
     /// Why this node closed it, if it did.
     closed: OnceLock<Closed>,
-    /// The library refused to send: its socket has ended. How many sweeps ago that was noticed, and 1.
+    /// The library, if the socket is one of its, refused to send: it has ended. How many sweeps ago that was noticed, and 1.
     lost: AtomicU8,
     gone: AtomicBool,
     /// When it, or another of its shard, is to be looked at by a sweep.
@@ -440,8 +440,8 @@ impl Wire<'_> {
 }
 
 impl Outlet<Parcel> for Wire<'_> {
-    /// A change needs room in the account. The few events that accompany changes do not: the library's
-    /// queue has room for them far above the account's limit.
+    /// A change needs room in the account. The few events that accompany changes do not: the queue
+    /// has room for them far above the account's limit.
     fn emit(&mut self, item: Item<'_, Parcel>) -> bool {
         match item {
             Item::Change(parcel) => self.parcel(parcel),

@@ -1,6 +1,6 @@
 //! One TCP connection of a client: counts what the server has written to it, and can end it.
 //!
-//! The Socket.IO library offers neither the length of a socket's queue nor a way to close its transport,
+//! For those that the Socket.IO library speaks for, and plain HTTP. It offers neither the length of a socket's queue nor a way to close its transport,
 //! so the stream beneath it does. A WebSocket's events are counted where they leave: in the frames
 //! (RFC 6455 section 5.2) that pass here on their way out, after the `101` response.
 
