@@ -40,8 +40,8 @@ pub struct Reader {
     limit: usize,
     /// Namespaces that it has asked for, and that there are not.
     strangers: u8,
-    /// What the client is told as the connection ends; `None`: nothing in particular.
-    farewell: Option<u16>,
+    /// What the close frame carries that the client is sent as the connection ends; `None`: there is none.
+    farewell: Option<Vec<u8>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -126,10 +126,13 @@ impl Reader {
 
     fn end(&mut self, ended: &Ended) -> Closed {
         match ended {
-            Ended::Client => Closed::Client,
+            Ended::Client => {
+                self.farewell = Some(Vec::new());
+                Closed::Client
+            }
             Ended::Lost => Closed::TransportError,
             Ended::Violation(violation) => {
-                self.farewell = Some(violation.code());
+                self.farewell = Some(violation.code().to_be_bytes().into());
                 Closed::Protocol
             }
         }
@@ -207,13 +210,14 @@ impl Reader {
         Ok(None)
     }
 
-    /// Ends the connection as RFC 6455 section 7.1 has it: what is still to be written and a close frame leave, and what still
-    /// comes is thrown away, for a moment.
+    /// Ends the connection: what is still to be written leaves, and what still comes is thrown away, for a moment.
+    ///
+    /// A client that has closed it, or broken the protocol, is sent a close frame (RFC 6455 section 7.1). One whose connection
+    /// this node ends is not: the official Java client would wait for more, and not notice the end.
     pub async fn finish(mut self) {
-        let code = self
-            .farewell
-            .map_or_else(Vec::new, |code| code.to_be_bytes().into());
-        self.connection.frame(Opcode::Close, &code);
+        if let Some(farewell) = self.farewell.take() {
+            self.connection.frame(Opcode::Close, &farewell);
+        }
         let leaving = async {
             // A client that is gone already does not hear it.
             let _broken = poll_fn(|context| self.connection.poll_write(context)).await;

@@ -210,12 +210,25 @@ async fn a_closed_connection_still_says_what_it_was_handed() {
         let mut client = speaking(client).await;
         let last = client.next().await.unwrap().unwrap();
         assert_eq!(last, Message::text(r#"42["e","last"]"#));
+        // Like a broken connection, from which every client comes back.
+        assert!(client.next().await.unwrap().is_err());
         assert_eq!(connection.event(&event("too late")), Pushed::Ended);
-        assert_eq!(client.next().await.unwrap().unwrap(), Message::Close(None));
-        assert!(
-            client.next().await.is_none(),
-            "nothing follows a close frame"
-        );
+    };
+    tokio::join!(reader.finish(), hearing);
+}
+
+#[tokio::test]
+async fn a_client_that_closes_is_answered_and_nothing_follows() {
+    let (connection, mut reader, client) = opened().await;
+    reader.next().await.unwrap();
+    let mut client = speaking(client).await;
+    client.close(None).await.unwrap();
+    assert_eq!(reader.next().await, Err(Closed::Client));
+    let hearing = async {
+        let answer = client.next().await.unwrap().unwrap();
+        assert_eq!(answer, Message::Close(None));
+        assert_eq!(connection.event(&event("too late")), Pushed::Ended);
+        assert!(client.next().await.is_none());
     };
     tokio::join!(reader.finish(), hearing);
 }
