@@ -150,8 +150,9 @@ impl Lane {
         let (span, began) = (layers::span("POST", &request_id), Instant::now());
         span.record("route", route.path());
         let acting = Acting::default();
-        let handled = self.handle(route, headers, acting.clone(), body);
-        let handled = handled.instrument(span.clone()).await;
+        // Boxed, for each of those around it would move the whole of it.
+        let work = Box::pin(self.run(route, headers, acting.clone(), body));
+        let handled = self.guard(work).instrument(span.clone()).await;
         let _in_span = span.enter();
         let response = handled.unwrap_or_else(|problem| {
             answer_problem(&problem, &request_id, Some(&acting), &self.state.metrics)
@@ -168,18 +169,14 @@ impl Lane {
         }
     }
 
-    async fn handle(
+    /// What the layers guard a handler by: the limit of requests at a time, a deadline, and that a panic costs its own request.
+    async fn guard(
         &self,
-        route: Route,
-        headers: HeaderMap,
-        acting: Acting,
-        body: Bytes,
+        work: impl Future<Output = Result<Response, Problem>>,
     ) -> Result<Response, Problem> {
         let Ok(_permit) = self.room.try_acquire() else {
             return Err(Problem::Overloaded);
         };
-        // Boxed, for each of those around it would move the whole of it.
-        let work = Box::pin(self.run(route, headers, acting, body));
         let work = AssertUnwindSafe(work).catch_unwind();
         let options = self.state.options;
         let deadline = options.body_deadline + options.handler_deadline;

@@ -24,7 +24,7 @@ use super::line::Line;
 use crate::tasks::Tasks;
 
 /// How long a refused client has to hear why, before its transport is closed.
-const DISMISSAL: Duration = Duration::from_secs(1);
+pub const DISMISSAL: Duration = Duration::from_secs(1);
 
 /// A body of a request or response, whatever made it.
 pub type Body = UnsyncBoxBody<Bytes, tower::BoxError>;

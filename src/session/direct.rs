@@ -1,7 +1,6 @@
 //! Sockets that were a WebSocket from the start, which this program speaks itself.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::HeaderMap;
 use serde_json::Value;
@@ -10,13 +9,11 @@ use tokio_util::sync::CancellationToken;
 use super::{Admitted, Limits, Sessions};
 use crate::bus::Subscription;
 use crate::hub::porch::Guest;
+use crate::hub::transport::DISMISSAL;
 use crate::hub::websocket::{Connection, Packet, Reader};
 use crate::hub::{Hub, Seat, Socket};
 use crate::metrics::Closed;
 use crate::rate::Taken;
-
-/// How long a refused client has to hear why, before its transport is closed.
-const DISMISSAL: Duration = Duration::from_secs(1);
 
 /// A socket that is in. However its task ends, it is taken out again.
 struct Seated {
