@@ -1,7 +1,8 @@
 //! The feed: compares every socket of this node with the store, all the time, so that nothing that a bus lost stays lost.
 //!
 //! It needs no index of its own and no order of commits: each user's head is one key look-up, and only this node's
-//! own users are asked for, a thousand at once. What it finds, a read brings ([`crate::catch_up`]).
+//! own users are asked for, a thousand at once. The store is told what is known of them, and answers what is not so. What it
+//! finds, a read brings ([`crate::catch_up`]).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::Backoff;
 use crate::bus::Bus;
 use crate::history::History;
-use crate::hub::{Compared, Head, Hub};
+use crate::hub::{Compared, Head, Hub, Served};
 use crate::metrics::{Metrics, Repair, SocketRead};
-use crate::store::{Standing, Store, StoreError};
+use crate::store::{Known, News, Store, StoreError};
 use crate::tasks::Tasks;
 use crate::user::UserId;
 
@@ -30,7 +31,7 @@ const SHORT_PERIOD: Duration = Duration::from_secs(1);
 /// Short walks in the time of a long one.
 const SHORT_WALKS: u32 = 5;
 
-/// Users whose heads one statement asks for.
+/// Users whose heads one statement asks for; up to twice as many.
 const AT_ONCE: usize = 1_000;
 
 /// Of the time of the store's connections, the feed takes so much at most: its period stretches.
@@ -74,14 +75,9 @@ struct Wanted {
     users: HashSet<UserId>,
 }
 
-/// A walk over all users, chunk by chunk.
+/// A walk over all users: the next part of the hub.
 #[derive(Debug, Default)]
-struct Walk {
-    /// The next part of the hub.
-    part: usize,
-    /// Users of earlier parts.
-    rest: Vec<UserId>,
-}
+struct Walk(usize);
 
 /// What the task of the feed knows from one turn to the next.
 struct State {
@@ -226,8 +222,8 @@ impl Feed {
     async fn compare_everybody(&self, why: Repair) -> Result<(), StoreError> {
         let mut walk = Walk::default();
         loop {
-            let (users, ended) = walk.next(&self.0.hub);
-            self.compare_chunk(&users, why).await?;
+            let (served, ended) = walk.next(&self.0.hub);
+            self.compare_served(&served, why).await?;
             if ended {
                 *self.0.ended.lock() = Instant::now();
                 return Ok(());
@@ -236,23 +232,29 @@ impl Feed {
     }
 
     async fn compare_users(&self, users: HashSet<UserId>) -> Result<(), StoreError> {
-        let users: Vec<_> = users.into_iter().collect();
-        for chunk in users.chunks(AT_ONCE) {
-            self.compare_chunk(chunk, Repair::Feed).await?;
+        let served = self.0.hub.served(users);
+        self.compare_served(&served, Repair::Feed).await
+    }
+
+    async fn compare_served(&self, served: &[Served], why: Repair) -> Result<(), StoreError> {
+        // A few more, rather than a statement for a few.
+        let chunks = (served.len() / AT_ONCE).max(1);
+        for chunk in served.chunks(served.len().div_ceil(chunks).max(1)) {
+            self.compare_chunk(chunk, why).await?;
         }
         Ok(())
     }
 
     /// The next chunk of the walk that never ends.
     async fn compare_next(&self, state: &mut State) {
-        let (mut users, ended) = state.walk.next(&self.0.hub);
+        let (mut served, ended) = state.walk.next(&self.0.hub);
         // While the bus is degraded, a walk is short. Whom it still reaches is compared as often as always.
         let is_whole = !state.is_degraded || state.walks.is_multiple_of(SHORT_WALKS);
         if !is_whole {
-            users.retain(|user| !self.0.bus.reaches(user));
+            served.retain(|served| !self.0.bus.reaches(&served.user));
         }
         let start = Instant::now();
-        match self.compare_chunk(&users, Repair::Feed).await {
+        match self.compare_served(&served, Repair::Feed).await {
             Ok(()) => {
                 state.backoff.reset();
                 if ended {
@@ -262,7 +264,7 @@ impl Feed {
                     *self.0.ended.lock() = Instant::now();
                 }
                 let all = self.0.hub.users();
-                let pause = self.pause(state.is_degraded, users.len(), all, start.elapsed());
+                let pause = self.pause(state.is_degraded, served.len(), all, start.elapsed());
                 state.due = Instant::now() + pause;
             }
             Err(error) => self.put_off(state, &error),
@@ -304,20 +306,25 @@ impl Feed {
         self.0.called.notify_one();
     }
 
-    async fn compare_chunk(&self, users: &[UserId], why: Repair) -> Result<(), StoreError> {
-        if users.is_empty() {
-            return Ok(());
-        }
+    async fn compare_chunk(&self, served: &[Served], why: Repair) -> Result<(), StoreError> {
         let shared = &self.0;
-        let served = shared.hub.served(users);
         shared
             .metrics
             .socket_reads
             .of(SocketRead::Feed)
             .increment(1);
-        let standings = shared.store.standings(users).await?;
-        let heads: Vec<_> = standings.into_iter().map(head).collect();
-        let Compared { ahead, behind } = shared.hub.compare(served, users, &heads);
+        let known = |served: &Served| Known {
+            user: served.user.clone(),
+            head: served.head(),
+        };
+        let known: Vec<_> = served.iter().map(known).collect();
+        let mut compared = Compared::default();
+        for news in shared.store.news(&known).await? {
+            if let Some(served) = served.get(news.place) {
+                shared.hub.compare(served, head(news), &mut compared);
+            }
+        }
+        let Compared { ahead, behind } = compared;
         // If the epoch says so as well, all are told at once, and these with them.
         if !ahead.is_empty() && shared.history.check().await == Some(false) {
             shared.hub.recheck(&ahead, why);
@@ -353,10 +360,10 @@ fn paced(
     (pause, (pause + took).div_f64(part))
 }
 
-fn head(standing: Standing) -> Head {
+fn head(news: News) -> Head {
     Head {
-        seq: standing.counters.seq,
-        valid_after: standing.valid_after,
+        seq: news.head,
+        valid_after: news.valid_after,
     }
 }
 
@@ -367,19 +374,18 @@ impl Wanted {
 }
 
 impl Walk {
-    /// The next users, at most [`AT_ONCE`], and whether they are the last; then it begins anew.
-    fn next(&mut self, hub: &Hub) -> (Vec<UserId>, bool) {
-        while self.rest.len() < AT_ONCE && self.part < Hub::PARTS {
-            self.rest.extend(hub.users_in(self.part));
-            self.part += 1;
+    /// The users of the next parts, [`AT_ONCE`] or some more, and whether they are the last; then it begins anew.
+    fn next(&mut self, hub: &Hub) -> (Vec<Served>, bool) {
+        let mut served = Vec::new();
+        while served.len() < AT_ONCE && self.0 < Hub::PARTS {
+            served.extend(hub.served_in(self.0));
+            self.0 += 1;
         }
-        let others = self.rest.len().saturating_sub(AT_ONCE);
-        let users = self.rest.split_off(others);
-        let ended = self.part == Hub::PARTS && self.rest.is_empty();
+        let ended = self.0 == Hub::PARTS;
         if ended {
-            self.part = 0;
+            self.0 = 0;
         }
-        (users, ended)
+        (served, ended)
     }
 }
 

@@ -5,15 +5,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::CatchUp;
 use crate::hub::Seat;
 
-/// Over how long the lists of clients are fetched that came together.
-const SPREAD: Duration = Duration::from_secs(10);
+/// A time in which few clients are told, for those who are told at the same time delay what others hear.
+const STEP: Duration = Duration::from_millis(5);
 
-/// In how many steps: so many that few clients share one, for those who are told at the same time delay what others hear.
-const STEPS: u32 = 2_000;
+/// In so many steps all are told that came together: 10 seconds.
+const STEPS: usize = 2_000;
+
+/// While nobody hears anything, nobody is delayed: the steps of this time are taken together, for waking up is most of what
+/// they cost.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// Clients in a row, after which others may be told something.
+const ROW: usize = 8;
 
 /// Those who wait, by the step in which it is their turn: one task for all of them, and it ends when nobody waits.
 #[derive(Debug, Default)]
@@ -27,7 +35,7 @@ struct Turns {
 }
 
 impl Spread {
-    /// Puts a client into one of the next steps. Answers whether somebody has to begin to [`step`](Self::step).
+    /// Puts a client into one of the next steps. Answers whether somebody has to begin to [`take`](Self::take).
     fn put(&self, seat: Arc<Seat>, step: usize) -> bool {
         let mut turns = self.0.lock();
         if turns.steps.len() <= step {
@@ -37,12 +45,13 @@ impl Spread {
         !std::mem::replace(&mut turns.running, true)
     }
 
-    /// Whose turn it is; `None`: nobody waits any longer, and whoever steps may end.
-    fn step(&self) -> Option<Vec<Arc<Seat>>> {
+    /// Whose turn it is in the next steps; `None`: nobody waits any longer, and whoever steps may end.
+    fn take(&self, steps: usize) -> Option<Vec<Arc<Seat>>> {
         let mut turns = self.0.lock();
-        let next = turns.steps.pop_front();
-        turns.running = next.is_some();
-        next
+        turns.running = !turns.steps.is_empty();
+        let steps = steps.min(turns.steps.len());
+        let seats = turns.steps.drain(..steps).flatten().collect();
+        turns.running.then_some(seats)
     }
 }
 
@@ -60,26 +69,46 @@ impl Drop for GiveUp<'_> {
 impl CatchUp {
     /// Has a client that came with many others fetch the list at some time in the next seconds.
     pub fn spread(&self, seat: Arc<Seat>) {
-        if !self.spread.put(seat, rand::random_range(0..STEPS) as usize) {
+        if !self.spread.put(seat, rand::random_range(0..STEPS)) {
             return;
         }
         let (catch_up, stopping) = (self.clone(), self.tasks.stopping());
         self.tasks.spawn(async move {
             let mut give_up = GiveUp(Some(&catch_up.spread));
-            let mut steps = tokio::time::interval(SPREAD / STEPS);
-            while let Some(seats) = catch_up.spread.step() {
-                for seat in seats.into_iter().filter(|seat| !seat.is_gone()) {
-                    catch_up.follow(Arc::clone(&seat), seat.connect_due(), None);
-                    // Each is a write: others come in between.
-                    tokio::task::yield_now().await;
-                }
-                tokio::select! {
-                    _ = steps.tick() => {}
-                    () = stopping.cancelled() => return,
-                }
+            tokio::select! {
+                () = catch_up.tell_by_and_by() => {}
+                () = stopping.cancelled() => return,
             }
             // Somebody else may step by now.
             give_up.0 = None;
         });
+    }
+
+    async fn tell_by_and_by(&self) {
+        let mut due = Instant::now();
+        let (mut witness, mut heard) = (None, None);
+        loop {
+            let mut steps = 0;
+            while due <= Instant::now() {
+                due += STEP;
+                steps += 1;
+            }
+            let Some(seats) = self.spread.take(steps) else {
+                return;
+            };
+            for row in seats.chunks(ROW) {
+                for seat in row.iter().filter(|seat| !seat.is_gone()) {
+                    self.follow(Arc::clone(seat), seat.connect_due(), None);
+                }
+                // Each is a write.
+                tokio::task::yield_now().await;
+            }
+            witness = seats.into_iter().next_back().or(witness);
+            let before = heard;
+            heard = witness.as_ref().map(|seat| seat.heard_here());
+            let is_quiet = heard == before;
+            let pause = due + if is_quiet { QUIET } else { Duration::ZERO };
+            tokio::time::sleep_until(pause).await;
+        }
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Gate;
 use super::first::Handshake;
 use crate::hub::porch::Guest;
-use crate::hub::websocket::{Connection, Heart, Terms};
+use crate::hub::websocket::{Connection, Heart};
 use crate::session::Sessions;
 use crate::tasks::Tasks;
 
@@ -17,7 +17,6 @@ use crate::tasks::Tasks;
 pub struct Raw {
     pub gate: Gate,
     pub sessions: Arc<Sessions>,
-    pub terms: Terms,
     pub heart: Arc<Heart>,
 }
 
@@ -41,8 +40,7 @@ impl Raw {
             "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: {accept}\r\n\r\n"
         );
         let (connection, reader) =
-            Connection::open(stream, early, answer.into_bytes(), &self.terms, place);
-        self.heart.add(&connection);
+            Connection::open(stream, early, answer.into_bytes(), &self.heart, place);
         let headers = request.into_parts().0.headers;
         let sessions = Arc::clone(&self.sessions);
         let stop = tasks.stopping();

@@ -1,7 +1,7 @@
 //! Comparing this node's sockets with what the store says of their users.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::cursor::Step;
 use super::{Hub, Resume, SHARDS, Seat};
@@ -17,9 +17,46 @@ pub struct Head {
     pub valid_after: Option<u64>,
 }
 
-/// How far the sockets of some users had been served, noted before the store was asked.
+/// How far the sockets of a user had been served, noted before the store was asked.
 #[derive(Debug)]
-pub struct Served(Vec<(Arc<Seat>, Option<u64>)>);
+pub struct Served {
+    pub user: UserId,
+    noted: Instant,
+    /// The furthest of them; `None`: all are owed a new beginning.
+    most: Option<u64>,
+    /// So far have all of them, and the store has said of each that its token is not revoked.
+    is_settled: bool,
+}
+
+impl Served {
+    fn of(user: UserId, seats: &[Arc<Seat>], noted: Instant) -> Self {
+        let seats = seats.iter().map(|seat| (seat.served(), seat.is_proven()));
+        let (most, is_settled) = summed_up(seats);
+        Self {
+            user,
+            noted,
+            most,
+            is_settled,
+        }
+    }
+
+    /// The head that contradicts none of them; `None`: whatever the store says, it has to be looked at.
+    #[must_use]
+    pub fn head(&self) -> Option<u64> {
+        self.most.filter(|_| self.is_settled)
+    }
+}
+
+/// Of sockets that were served so far, with a token that is proven or not: the furthest, and whether all are where it is and
+/// are proven.
+fn summed_up(seats: impl Iterator<Item = (Option<u64>, bool)>) -> (Option<u64>, bool) {
+    let mut sum = None;
+    for (served, is_proven) in seats {
+        let (most, is_settled) = sum.unwrap_or((served, true));
+        sum = Some((most.max(served), is_settled && is_proven && served == most));
+    }
+    sum.unwrap_or((None, false))
+}
 
 /// Whom the store contradicts.
 #[derive(Debug, Default)]
@@ -37,14 +74,17 @@ pub struct Behind {
 }
 
 impl Hub {
-    /// In how many parts [`Hub::users_in`] tells the users.
+    /// In how many parts [`Hub::served_in`] tells the users.
     pub const PARTS: usize = SHARDS;
 
-    /// The users of one part who are here now. Each user is always in the same part.
+    /// How far those of one part have been served who are here now. Each user is always in the same part.
     #[must_use]
-    pub fn users_in(&self, part: usize) -> Vec<UserId> {
+    pub fn served_in(&self, part: usize) -> Vec<Served> {
+        let now = Instant::now();
+        let served =
+            |(user, seats): (&UserId, &Vec<Arc<Seat>>)| Served::of(user.clone(), seats, now);
         let shard = self.shards.get(part);
-        shard.map_or_else(Vec::new, |shard| shard.read().keys().cloned().collect())
+        shard.map_or_else(Vec::new, |shard| shard.read().iter().map(served).collect())
     }
 
     /// How many users are here.
@@ -53,37 +93,40 @@ impl Hub {
         self.shards.iter().map(|shard| shard.read().len()).sum()
     }
 
-    /// To be called before the store is asked for the heads of `users`.
+    /// Of those of `users` who are here. To be called before the store is asked for their heads.
     #[must_use]
-    pub fn served(&self, users: &[UserId]) -> Served {
-        let mut served = Vec::with_capacity(users.len());
-        for user in users {
-            if let Some(seats) = self.shard(user).read().get(user) {
-                served.extend(seats.iter().map(|seat| (Arc::clone(seat), seat.served())));
-            }
-        }
-        Served(served)
+    pub fn served(&self, users: impl IntoIterator<Item = UserId>) -> Vec<Served> {
+        let now = Instant::now();
+        let served = |user: UserId| {
+            let shard = self.shard(&user).read();
+            let seats = shard.get(&user)?;
+            Some(Served::of(user, seats, now))
+        };
+        users.into_iter().filter_map(served).collect()
     }
 
-    /// Compares with what the store said after that, and closes sockets whose tokens are revoked.
-    #[must_use]
-    pub fn compare(&self, served: Served, users: &[UserId], heads: &[Head]) -> Compared {
-        let heads: HashMap<_, _> = users.iter().zip(heads).collect();
-        let mut compared = Compared::default();
-        for (seat, before) in served.0 {
-            let Some(Head { seq, valid_after }) = heads.get(&seat.user) else {
-                continue;
-            };
-            let is_revoked = seat.prove(*valid_after);
-            if is_revoked {
+    /// Compares the sockets of a user with what the store said after that, and closes those whose tokens are revoked.
+    pub fn compare(&self, before: &Served, head: Head, compared: &mut Compared) {
+        // Else they may have been served more meanwhile.
+        let is_ahead = before.most.is_some_and(|most| most > head.seq);
+        let seats = self.seats_of(&before.user).into_iter();
+        // Who came later asks the store by itself, and knows better than this answer.
+        for seat in seats.filter(|seat| seat.opened <= before.noted) {
+            if seat.prove(head.valid_after) {
                 seat.close(Closed::Kicked);
-            } else if before.is_some_and(|before| before > *seq) {
+            } else if is_ahead && seat.served().is_some_and(|served| served > head.seq) {
                 compared.ahead.push(seat);
-            } else if seat.is_behind(*seq) {
-                compared.behind.push(Behind { seat, head: *seq });
+            } else if seat.is_behind(head.seq) {
+                let head = head.seq;
+                compared.behind.push(Behind { seat, head });
             }
         }
-        compared
+    }
+
+    /// Not to be worked on under the lock.
+    fn seats_of(&self, user: &UserId) -> Vec<Arc<Seat>> {
+        let shard = self.shard(user).read();
+        shard.get(user).cloned().unwrap_or_default()
     }
 
     /// Has sockets ask the store, whatever they have been served.
@@ -111,5 +154,24 @@ impl Hub {
         }
         let anew = seat.epoch_changed();
         if anew == Step::Nothing { step } else { anew }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_are_settled_that_are_equally_far_and_proven() {
+        let of = |seats: &[(Option<u64>, bool)]| summed_up(seats.iter().copied());
+        assert_eq!(of(&[(Some(5), true)]), (Some(5), true));
+        assert_eq!(of(&[(Some(5), true), (Some(5), true)]), (Some(5), true));
+        assert_eq!(of(&[(Some(5), false)]), (Some(5), false));
+        assert_eq!(of(&[(Some(5), true), (Some(5), false)]), (Some(5), false));
+        assert_eq!(of(&[(Some(5), true), (Some(7), true)]), (Some(7), false));
+        assert_eq!(of(&[(Some(7), true), (Some(5), true)]), (Some(7), false));
+        assert_eq!(of(&[(None, true), (Some(5), true)]), (Some(5), false));
+        assert_eq!(of(&[(Some(5), true), (None, true)]), (Some(5), false));
+        assert_eq!(of(&[]), (None, false));
     }
 }

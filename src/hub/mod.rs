@@ -108,6 +108,8 @@ pub(crate) struct Shared {
     pub(crate) transports: Arc<Transports>,
     pub(crate) epoch: Epoch,
     pub(crate) user_ids: UserIds,
+    /// That were to be delivered here, so far.
+    pub(crate) messages: AtomicU64,
     /// Each seat holds one more of it.
     pub(crate) alive: Arc<()>,
 }
@@ -137,6 +139,7 @@ impl Hub {
                 transports,
                 epoch,
                 user_ids,
+                messages: AtomicU64::default(),
                 alive: Arc::default(),
             }),
         }
@@ -276,6 +279,7 @@ impl Hub {
     /// Hands a message to the sockets it is for. Never waits: a socket without room is stalled, and
     /// gets its changes from the store when it has drained.
     pub fn deliver(&self, message: &Message, path: Path, haste: Haste) {
+        self.shared.messages.fetch_add(1, Ordering::Relaxed);
         let Some(user) = &message.to else {
             return self.for_each(|seat| {
                 self.hand(seat, message, path);

@@ -216,8 +216,15 @@ impl Seat {
     /// What was put off by [`Resume::spread`] is due.
     pub fn connect_due(&self) -> Step {
         let step = self.cursor.lock().connect_due(&mut Wire(self));
+        self.socket.ping();
         self.flush();
         step
+    }
+
+    /// Messages that this node has had for its sockets so far, for whichever: whether somebody hears something just now.
+    #[must_use]
+    pub fn heard_here(&self) -> u64 {
+        self.shared.messages.load(Ordering::Relaxed)
     }
 
     /// The 50 ms for a slower publisher are over.

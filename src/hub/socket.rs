@@ -125,6 +125,15 @@ impl Socket {
         }
     }
 
+    /// Has a ping leave with what is written next, and not in a write of its own later.
+    pub(super) fn ping(&self) {
+        match self {
+            Self::Direct(connection) => connection.ping(),
+            // The library's own tasks ping.
+            Self::Library(..) => {}
+        }
+    }
+
     /// Closes the transport, as a broken connection would: the client comes back by itself.
     pub(super) fn close(&self, transports: &Transports, reason: Closed) {
         self.account().end();

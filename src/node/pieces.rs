@@ -264,13 +264,12 @@ impl Pieces {
             ping_timeout: settings.ping_timeout(),
             limit: gate.limit_body,
         };
-        let heart = Arc::new(Heart::new(&terms));
+        let heart = Arc::new(Heart::new(terms));
         self.tasks
             .essential("heart", |stop| Arc::clone(&heart).run(stop));
         Raw {
             gate,
             sessions,
-            terms,
             heart,
         }
     }

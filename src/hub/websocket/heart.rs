@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Connection, Terms};
@@ -25,8 +25,7 @@ const ROW: usize = 32;
 /// Those that beat, by the step in which it is their turn.
 #[derive(Debug)]
 pub struct Heart {
-    ping_interval: Duration,
-    ping_timeout: Duration,
+    terms: Terms,
     began: Instant,
     turns: Mutex<BTreeMap<u128, Vec<Turn>>>,
 }
@@ -34,25 +33,37 @@ pub struct Heart {
 /// What is to be done for a connection, if it is still there.
 #[derive(Debug)]
 enum Turn {
-    Ping(Weak<Connection>),
+    /// So many it had been sent before; if it is more by now, somebody has sent this one earlier.
+    Ping(Weak<Connection>, u32),
     /// The time for an answer is over; so many had come before.
     Check(Weak<Connection>, u32),
 }
 
 impl Heart {
     #[must_use]
-    pub fn new(terms: &Terms) -> Self {
+    pub fn new(terms: Terms) -> Self {
         Self {
-            ping_interval: terms.ping_interval,
-            ping_timeout: terms.ping_timeout,
+            terms,
             began: Instant::now(),
             turns: Mutex::default(),
         }
     }
 
-    /// Begins with a connection that has just been opened.
-    pub fn add(&self, connection: &Arc<Connection>) {
-        self.put(self.ping_interval, Turn::Ping(Arc::downgrade(connection)));
+    /// What is told of the pings, and of what else clients are held to.
+    pub(super) fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// Pings a connection that was pinged so often before when an interval is over.
+    pub(super) fn next(&self, connection: &Arc<Connection>, pings: u32) {
+        let turn = Turn::Ping(Arc::downgrade(connection), pings);
+        self.put(self.terms.ping_interval, turn);
+    }
+
+    /// Ends a connection that was just pinged if by then no more than so many answers have come.
+    pub(super) fn check(&self, connection: &Arc<Connection>, answers: u32) {
+        let turn = Turn::Check(Arc::downgrade(connection), answers);
+        self.put(self.terms.ping_timeout, turn);
     }
 
     fn put(&self, after: Duration, turn: Turn) {
@@ -73,11 +84,9 @@ impl Heart {
 
     /// Beats until `stop` fires.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut steps = tokio::time::interval(STEP);
-        steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = steps.tick() => {}
+                () = tokio::time::sleep_until(self.next_step()) => {}
                 () = stop.cancelled() => return,
             }
             for (index, turn) in self.due().enumerate() {
@@ -89,18 +98,29 @@ impl Heart {
         }
     }
 
+    /// When it is somebody's turn; whoever comes meanwhile has theirs later.
+    fn next_step(&self) -> Instant {
+        let soonest = self.terms.ping_interval.min(self.terms.ping_timeout);
+        let latest = Instant::now() + soonest;
+        let turns = self.turns.lock();
+        let first = turns
+            .keys()
+            .next()
+            .and_then(|step| u32::try_from(*step).ok());
+        first.map_or(latest, |step| latest.min(self.began + STEP * step))
+    }
+
     fn take(&self, turn: Turn) {
         match turn {
-            Turn::Ping(connection) => {
-                if let Some(open) = open(&connection) {
+            Turn::Ping(connection, pings) => {
+                if let Some(open) = open(&connection)
+                    && open.pings.load(Ordering::Relaxed) == pings
+                {
                     if open.outbox.lock().is_blocked_for(WRITE) {
                         return open.close(Closed::SlowConsumer);
                     }
-                    let answers = open.pongs.load(Ordering::Relaxed);
                     open.ping();
-                    let check = Turn::Check(Weak::clone(&connection), answers);
-                    self.put(self.ping_timeout, check);
-                    self.put(self.ping_interval, Turn::Ping(connection));
+                    open.flush();
                 }
             }
             Turn::Check(connection, answers) => {

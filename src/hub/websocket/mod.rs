@@ -14,7 +14,7 @@ mod reader;
 mod tests;
 
 use std::io;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -59,7 +59,10 @@ pub struct Connection {
     task: AtomicWaker,
     /// Why this node ends it.
     closed: OnceLock<Closed>,
-    /// Answers to pings, so far.
+    heart: Arc<Heart>,
+    /// Pings, so far.
+    pings: AtomicU32,
+    /// Answers to them.
     pongs: AtomicU32,
 }
 
@@ -75,12 +78,12 @@ impl std::fmt::Display for Id {
 
 impl Connection {
     /// A session on `stream`, of which `early` was read already. `answer` to its handshake leaves together with what the
-    /// client has to know first. `place` is held as long as the stream.
+    /// client has to know first. `heart` pings it. `place` is held as long as the stream.
     pub fn open(
         stream: TcpStream,
         early: Vec<u8>,
         answer: Vec<u8>,
-        terms: &Terms,
+        heart: &Arc<Heart>,
         place: OwnedSemaphorePermit,
     ) -> (Arc<Self>, Reader) {
         let (incoming, outgoing) = stream.into_split();
@@ -90,8 +93,11 @@ impl Connection {
             outbox: Mutex::new(Outbox::new(outgoing, answer)),
             task: AtomicWaker::new(),
             closed: OnceLock::new(),
+            heart: Arc::clone(heart),
+            pings: AtomicU32::new(0),
             pongs: AtomicU32::new(0),
         });
+        let terms = heart.terms();
         let open = packet::open(
             &connection.id.to_string(),
             terms.ping_interval.as_millis(),
@@ -100,6 +106,7 @@ impl Connection {
         );
         connection.text(&open);
         connection.flush();
+        heart.next(&connection, 0);
         let reader = Reader::new(Arc::clone(&connection), incoming, early, terms.limit, place);
         (connection, reader)
     }
@@ -169,9 +176,15 @@ impl Connection {
         self.closed.get().is_some() || self.outbox.lock().has_ended()
     }
 
-    fn ping(&self) {
+    /// Has a ping leave with the next [`flush`](Self::flush); an interval later, the next one follows.
+    ///
+    /// Earlier than it is due when something else is written anyway: one write and one waking of the client for both.
+    pub fn ping(self: &Arc<Self>) {
+        let answers = self.pongs.load(Ordering::Relaxed);
         self.text(packet::PING);
-        self.flush();
+        let pings = self.pings.fetch_add(1, Ordering::Relaxed) + 1;
+        self.heart.check(self, answers);
+        self.heart.next(self, pings);
     }
 
     fn text(&self, packet: &str) {

@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -29,6 +30,10 @@ const TERMS: Terms = Terms {
 
 /// A connection, its reader, and the client's end, from which the answer to the handshake and the first packet were read.
 async fn opened() -> (Arc<Connection>, Reader, TcpStream) {
+    opened_by(&Arc::new(Heart::new(TERMS))).await
+}
+
+async fn opened_by(heart: &Arc<Heart>) -> (Arc<Connection>, Reader, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (client, accepted) = tokio::join!(
         TcpStream::connect(listener.local_addr().unwrap()),
@@ -38,7 +43,7 @@ async fn opened() -> (Arc<Connection>, Reader, TcpStream) {
     let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
     // What came with the handshake is read first.
     let early = masked(TEXT, b"40");
-    let (connection, reader) = Connection::open(stream, early, ANSWER.to_vec(), &TERMS, place);
+    let (connection, reader) = Connection::open(stream, early, ANSWER.to_vec(), heart, place);
     let mut answer = [0; ANSWER.len()];
     client.read_exact(&mut answer).await.unwrap();
     assert_eq!(answer, ANSWER);
@@ -253,13 +258,11 @@ async fn nobody_waits_for_a_connection_whose_task_has_ended() {
 
 #[tokio::test]
 async fn who_answers_pings_stays_and_who_does_not_is_ended() {
-    let (alive, mut reader, client) = opened().await;
-    let (silent, mut silent_reader, _client) = opened().await;
+    let heart = Arc::new(Heart::new(TERMS));
+    let (_alive, mut reader, client) = opened_by(&heart).await;
+    let (_silent, mut silent_reader, _client) = opened_by(&heart).await;
     reader.next().await.unwrap();
     silent_reader.next().await.unwrap();
-    let heart = Arc::new(Heart::new(&TERMS));
-    heart.add(&alive);
-    heart.add(&silent);
 
     let stop = CancellationToken::new();
     let answering = async {
@@ -279,4 +282,31 @@ async fn who_answers_pings_stays_and_who_does_not_is_ended() {
     );
     assert_eq!(next, Ok(Packet::Disconnect));
     assert_eq!(ended, Err(Closed::PingTimeout));
+}
+
+#[tokio::test]
+async fn a_ping_that_left_with_something_else_is_not_sent_again_when_it_would_be_due() {
+    let heart = Arc::new(Heart::new(TERMS));
+    let (connection, mut reader, client) = opened_by(&heart).await;
+    reader.next().await.unwrap();
+    let opened = Instant::now();
+    connection.event(&event("first"));
+    connection.ping();
+    connection.flush();
+
+    let stop = CancellationToken::new();
+    let hearing = async {
+        let mut client = speaking(client).await;
+        let first = client.next().await.unwrap().unwrap();
+        assert_eq!(first, Message::text(r#"42["e","first"]"#));
+        for pings in 1..=3 {
+            assert_eq!(client.next().await.unwrap().unwrap(), Message::text("2"));
+            assert!(opened.elapsed() >= TERMS.ping_interval * (pings - 1));
+            client.send(Message::text("3")).await.unwrap();
+        }
+        client.send(Message::text("41")).await.unwrap();
+        stop.cancel();
+    };
+    let (next, (), ()) = tokio::join!(reader.next(), hearing, Arc::clone(&heart).run(stop.clone()));
+    assert_eq!(next, Ok(Packet::Disconnect));
 }

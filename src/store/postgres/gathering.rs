@@ -1,8 +1,8 @@
 //! Publishes that come at the same time go to the database together: one statement, one round trip, one commit.
 //!
-//! At rest a publish is a statement of its own and waits for nobody. While as many statements are under way as there may
-//! be, those who come meanwhile wait for one to end, and the first of them takes all into the next. So statements grow
-//! with the load, and the latency at rest does not.
+//! At rest a publish is a statement of its own and waits for nobody. Those who come while one is under way wait for its end,
+//! and the first of them takes all into the next. So statements grow with the load, and the latency at rest does not. A
+//! second one is begun beside it for many at once, or for who has waited long: because of a slow commit, or a lock.
 //!
 //! A statement that fails is nobody's answer: what is wrong with one publish is not the others' loss. Each is tried again
 //! by itself, unless its outcome is unknown and no key makes that safe.
@@ -29,6 +29,13 @@ const STATEMENT_TIMEOUT: &str = "500";
 /// Publishes in one statement, at most.
 const LARGEST: usize = 128;
 
+/// So many are worth a statement beside another: what a statement costs the server whatever is in it, and its commit, is
+/// then a third of what each of them costs. (8 in two at a time cost it a third more than 15 in one.)
+const ENOUGH: usize = 24;
+
+/// After this, few are worth one too.
+const LATE: Duration = Duration::from_millis(10);
+
 /// How long a publish waits to be taken into a statement. Then there is no database, or no end to what came before.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -52,8 +59,10 @@ pub(super) struct Gathering {
 #[derive(Debug)]
 struct Desk {
     waiting: VecDeque<Waiting>,
-    /// Statements that may be begun.
-    turns: usize,
+    /// Statements under way.
+    under_way: usize,
+    /// Somebody is about to begin one, and takes along whoever waits by then.
+    gathers: bool,
     apart: HashMap<UserId, Instant>,
 }
 
@@ -91,38 +100,54 @@ enum Written {
     Unknown,
 }
 
-/// The right to one statement. When it ends, whoever waits gets it; empty: it has been passed on.
+/// The right to one statement. When it ends, whoever waits gets it.
 #[derive(Debug)]
-struct Turn(Option<Arc<Mutex<Desk>>>);
+struct Turn {
+    /// Empty: it was taken back.
+    desk: Option<Arc<Mutex<Desk>>>,
+    /// Whoever has it has not yet taken along those who wait.
+    gathers: bool,
+}
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some(desk) = self.0.take() {
+        if let Some(desk) = self.desk.take() {
             let mut open = desk.lock();
-            open.turns += 1;
+            open.under_way -= 1;
+            open.gathers &= !self.gathers;
             open.pass_on(&desk);
         }
     }
 }
 
 impl Desk {
-    fn turn(&mut self, desk: &Arc<Mutex<Self>>) -> Option<Turn> {
-        self.turns = self.turns.checked_sub(1)?;
-        Some(Turn(Some(Arc::clone(desk))))
+    /// Whether a statement for so many may be begun.
+    fn may_begin(&self, publishes: usize) -> bool {
+        let is_beside = self.under_way > 0 && publishes < ENOUGH;
+        !self.gathers && !is_beside && self.under_way < Gathering::WIDTH as usize
     }
 
-    /// Gives a turn to the first who still waits.
+    fn begin(&mut self, desk: &Arc<Mutex<Self>>) -> Turn {
+        self.under_way += 1;
+        self.gathers = true;
+        Turn {
+            desk: Some(Arc::clone(desk)),
+            gathers: true,
+        }
+    }
+
+    /// Gives a turn to the first who still waits, if a statement may be begun.
     fn pass_on(&mut self, desk: &Arc<Mutex<Self>>) {
-        while let Some(first) = self.waiting.pop_front() {
-            let Some(turn) = self.turn(desk) else {
-                return self.waiting.push_front(first);
-            };
-            match first.tell.send(Told::Lead(turn)) {
-                Ok(()) => return,
+        while self.may_begin(self.waiting.len())
+            && let Some(first) = self.waiting.pop_front()
+        {
+            match first.tell.send(Told::Lead(self.begin(desk))) {
+                Ok(()) => {}
                 Err(Told::Lead(mut turn)) => {
                     // Its drop would want the lock that this holds.
-                    turn.0 = None;
-                    self.turns += 1;
+                    turn.desk = None;
+                    self.under_way -= 1;
+                    self.gathers = false;
                 }
                 Err(Told::Written(_)) => {}
             }
@@ -139,7 +164,8 @@ impl Desk {
 
     /// Those who go along with `first`, in the order in which they came. Of one key, one goes: the others see then what
     /// it stands for.
-    fn others(&mut self, first: &Request) -> Vec<Waiting> {
+    fn others(&mut self, turn: &mut Turn, first: &Request) -> Vec<Waiting> {
+        (self.gathers, turn.gathers) = (false, false);
         let mut keys: HashSet<(String, String)> = first.key.iter().map(name).collect();
         let mut others = Vec::new();
         let mut left = VecDeque::new();
@@ -170,7 +196,7 @@ fn name(key: &IdempotencyKey) -> (String, String) {
 
 impl Gathering {
     /// Statements under way at a time, each on a connection of its own. More are not faster: they wait for each other at
-    /// the commit.
+    /// the commit, and are smaller.
     pub(super) const WIDTH: u32 = 2;
 
     pub(super) fn new(options: PgConnectOptions, made: watch::Sender<u64>) -> Self {
@@ -183,7 +209,8 @@ impl Gathering {
             connections: Connections::new(options, Self::WIDTH, made),
             desk: Arc::new(Mutex::new(Desk {
                 waiting: VecDeque::new(),
-                turns: Self::WIDTH as usize,
+                under_way: 0,
+                gathers: false,
                 apart: HashMap::new(),
             })),
         }
@@ -252,8 +279,8 @@ impl Gathering {
     /// A turn, or what to wait for.
     fn enter(&self, request: &Arc<Request>) -> Result<Turn, oneshot::Receiver<Told>> {
         let mut desk = self.desk.lock();
-        if let Some(turn) = desk.turn(&self.desk) {
-            return Ok(turn);
+        if desk.may_begin(desk.waiting.len() + 1) {
+            return Ok(desk.begin(&self.desk));
         }
         let (tell, told) = oneshot::channel();
         desk.waiting.push_back(Waiting {
@@ -263,14 +290,27 @@ impl Gathering {
         Err(told)
     }
 
+    /// A turn for who has waited for [`LATE`], unless it was taken into a statement, or will be.
+    fn enter_late(&self, request: &Arc<Request>) -> Option<Turn> {
+        let mut desk = self.desk.lock();
+        let may_begin = desk.may_begin(ENOUGH) && desk.give_up(request);
+        may_begin.then(|| desk.begin(&self.desk))
+    }
+
     /// Waits for what becomes of the request. `None`: nothing in time, and nothing will.
     async fn told(&self, request: &Arc<Request>) -> Option<Told> {
         let mut told = match self.enter(request) {
             Ok(turn) => return Some(Told::Lead(turn)),
             Err(told) => told,
         };
-        if let Ok(told) = tokio::time::timeout(PATIENCE, &mut told).await {
-            return told.ok();
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            if let Ok(told) = tokio::time::timeout(LATE, &mut told).await {
+                return told.ok();
+            }
+            if let Some(turn) = self.enter_late(request) {
+                return Some(Told::Lead(turn));
+            }
         }
         if self.desk.lock().give_up(request) {
             return None;
@@ -280,8 +320,8 @@ impl Gathering {
     }
 
     /// Writes the request, and with it whoever waits.
-    async fn lead(&self, turn: Turn, first: &Arc<Request>) -> Written {
-        let others = self.desk.lock().others(first);
+    async fn lead(&self, mut turn: Turn, first: &Arc<Request>) -> Written {
+        let others = self.desk.lock().others(&mut turn, first);
         let requests = std::iter::once(first).chain(others.iter().map(|one| &one.request));
         let requests: Vec<_> = requests
             .map(|request| (&request.batch, request.key.as_ref()))
@@ -346,5 +386,101 @@ impl Gathering {
 
     pub(super) async fn close(&self) {
         self.connections.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gathering() -> Gathering {
+        Gathering::new(PgConnectOptions::new(), watch::Sender::default())
+    }
+
+    fn request() -> Arc<Request> {
+        Arc::new(Request {
+            batch: Batch {
+                drafts: Vec::new(),
+                to: Vec::new(),
+            },
+            key: None,
+        })
+    }
+
+    /// A turn whose statement has begun, with so many others in it.
+    fn under_way(gathering: &Gathering) -> (Turn, usize) {
+        let mut turn = gathering.enter(&request()).unwrap();
+        let others = gathering.desk.lock().others(&mut turn, &request());
+        (turn, others.len())
+    }
+
+    fn waiting(gathering: &Gathering) -> oneshot::Receiver<Told> {
+        gathering.enter(&request()).unwrap_err()
+    }
+
+    /// Whether it was told to lead; the turn lasts as long as what is answered.
+    fn lead(told: &mut oneshot::Receiver<Told>) -> Option<Told> {
+        told.try_recv().ok()
+    }
+
+    #[test]
+    fn who_comes_meanwhile_waits_for_the_end_and_all_go_together() {
+        let gathering = gathering();
+        let (turn, others) = under_way(&gathering);
+        assert_eq!(others, 0);
+        let (mut first, mut second) = (waiting(&gathering), waiting(&gathering));
+        assert!(lead(&mut first).is_none());
+        drop(turn);
+        let Some(Told::Lead(mut turn)) = lead(&mut first) else {
+            panic!("nobody leads");
+        };
+        let mut third = waiting(&gathering);
+        let others = gathering.desk.lock().others(&mut turn, &request());
+        assert_eq!(others.len(), 2);
+        assert!(lead(&mut second).is_none() && lead(&mut third).is_none());
+    }
+
+    #[test]
+    fn many_have_a_second_statement_and_nobody_a_third() {
+        let gathering = gathering();
+        let _first = under_way(&gathering);
+        let _waiting: Vec<_> = (1..ENOUGH).map(|_| waiting(&gathering)).collect();
+        let (_second, others) = under_way(&gathering);
+        assert_eq!(others, ENOUGH - 1);
+        let _waiting: Vec<_> = (0..2 * ENOUGH).map(|_| waiting(&gathering)).collect();
+    }
+
+    #[test]
+    fn a_leader_that_has_gone_holds_up_nobody() {
+        let gathering = gathering();
+        let (turn, _) = under_way(&gathering);
+        let gone = waiting(&gathering);
+        let mut second = waiting(&gathering);
+        let third = waiting(&gathering);
+        drop(gone);
+        drop(turn);
+        // Told, and gone before it has begun.
+        drop(lead(&mut second).unwrap());
+        drop((second, third));
+        assert_eq!(under_way(&gathering).1, 0);
+    }
+
+    /// The first is held up; the second one's turn ends after those who wait were late, and they are few.
+    #[tokio::test(start_paused = true)]
+    async fn few_who_have_waited_long_have_the_second_statement_whenever_it_is_free() {
+        let gathering = gathering();
+        let _held_up = under_way(&gathering);
+        let request = request();
+        let second = gathering.told(&request).await;
+        assert!(matches!(second, Some(Told::Lead(_))));
+        gathering.desk.lock().gathers = false;
+        let ends = async {
+            tokio::time::sleep(LATE * 3 / 2).await;
+            drop(second);
+        };
+        let began = tokio::time::Instant::now();
+        let (led, ()) = tokio::join!(gathering.told(&request), ends);
+        assert!(matches!(led, Some(Told::Lead(_))));
+        assert!(began.elapsed() <= LATE * 2);
     }
 }
