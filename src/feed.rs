@@ -1,8 +1,7 @@
 //! The feed: compares every socket of this node with the store, all the time, so that nothing that a bus lost stays lost.
 //!
 //! It needs no index of its own and no order of commits: each user's head is one key look-up, and only this node's
-//! own users are asked for, a thousand at once. The store is told what is known of them, and answers what is not so. What it
-//! finds, a read brings ([`crate::catch_up`]).
+//! own users are asked for, a thousand at once. What it finds, a read brings ([`crate::catch_up`]).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use crate::bus::Bus;
 use crate::history::History;
 use crate::hub::{Compared, Head, Hub, Served};
 use crate::metrics::{Metrics, Repair, SocketRead};
-use crate::store::{Known, News, Store, StoreError};
+use crate::store::{Standing, Store, StoreError};
 use crate::tasks::Tasks;
 use crate::user::UserId;
 
@@ -313,16 +312,11 @@ impl Feed {
             .socket_reads
             .of(SocketRead::Feed)
             .increment(1);
-        let known = |served: &Served| Known {
-            user: served.user.clone(),
-            head: served.head(),
-        };
-        let known: Vec<_> = served.iter().map(known).collect();
+        let users: Vec<_> = served.iter().map(|served| served.user.clone()).collect();
+        let standings = shared.store.standings(&users).await?;
         let mut compared = Compared::default();
-        for news in shared.store.news(&known).await? {
-            if let Some(served) = served.get(news.place) {
-                shared.hub.compare(served, head(news), &mut compared);
-            }
+        for (served, standing) in served.iter().zip(standings) {
+            shared.hub.compare(served, head(standing), &mut compared);
         }
         let Compared { ahead, behind } = compared;
         // If the epoch says so as well, all are told at once, and these with them.
@@ -360,10 +354,10 @@ fn paced(
     (pause, (pause + took).div_f64(part))
 }
 
-fn head(news: News) -> Head {
+fn head(standing: Standing) -> Head {
     Head {
-        seq: news.head,
-        valid_after: news.valid_after,
+        seq: standing.counters.seq,
+        valid_after: standing.valid_after,
     }
 }
 

@@ -40,10 +40,9 @@ impl Served {
         }
     }
 
-    /// The head that contradicts none of them; `None`: whatever the store says, it has to be looked at.
-    #[must_use]
-    pub fn head(&self) -> Option<u64> {
-        self.most.filter(|_| self.is_settled)
+    /// Whether this contradicts none of them.
+    fn is_confirmed_by(&self, head: Head) -> bool {
+        self.is_settled && self.most == Some(head.seq) && head.valid_after.is_none()
     }
 }
 
@@ -107,6 +106,9 @@ impl Hub {
 
     /// Compares the sockets of a user with what the store said after that, and closes those whose tokens are revoked.
     pub fn compare(&self, before: &Served, head: Head, compared: &mut Compared) {
+        if before.is_confirmed_by(head) {
+            return;
+        }
         // Else they may have been served more meanwhile.
         let is_ahead = before.most.is_some_and(|most| most > head.seq);
         let seats = self.seats_of(&before.user).into_iter();

@@ -119,22 +119,6 @@ pub struct Standing {
     pub valid_after: ValidAfter,
 }
 
-/// What is known of a user: the seq of the last change; `None`: nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
-    pub user: UserId,
-    pub head: Option<u64>,
-}
-
-/// A user of whom something else is so than what was known, or whose tokens are revoked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct News {
-    /// Which of those asked for, from 0.
-    pub place: usize,
-    pub head: u64,
-    pub valid_after: ValidAfter,
-}
-
 /// Up to where a device of the user has been served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Since {

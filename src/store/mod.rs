@@ -24,9 +24,9 @@ use crate::user::UserId;
 
 pub use self::dialogue::{
     Address, Batch, Bulk, Confirmation, Counters, Created, CreatedItem, Deletion, Edit, Erasure,
-    Found, Gone, IdempotencyKey, Imported, InspectedRow, Inspection, Known, ListQuery, Missed,
-    MissedRow, News, Page, Retained, Retention, Revocation, RowState, Since, Standing, Updated,
-    UserPage, ValidAfter,
+    Found, Gone, IdempotencyKey, Imported, InspectedRow, Inspection, ListQuery, Missed, MissedRow,
+    Page, Retained, Retention, Revocation, RowState, Since, Standing, Updated, UserPage,
+    ValidAfter,
 };
 pub use self::error::StoreError;
 
@@ -390,15 +390,6 @@ impl Store {
         match self {
             Self::Sqlite(store) => store.standings(users).await,
             Self::Postgres(store) => store.standings(users).await,
-        }
-    }
-
-    /// Of many users, those whose head is not the one that is known, and those whose tokens are revoked: one statement, one key
-    /// look-up for each, and few rows, for most is as it was.
-    pub async fn news(&self, known: &[Known]) -> Result<Vec<News>, StoreError> {
-        match self {
-            Self::Sqlite(store) => store.news(known).await,
-            Self::Postgres(store) => store.news(known).await,
         }
     }
 

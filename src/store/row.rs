@@ -8,9 +8,7 @@ use sqlx::sqlite::{SqliteTypeInfo, SqliteValueRef};
 use sqlx::{ColumnIndex, Decode, FromRow, Postgres, Row, Sqlite, Type};
 use uuid::Uuid;
 
-use super::{
-    Counters, Found, Missed, MissedRow, News, Page, Revocation, RowState, Standing, ValidAfter,
-};
+use super::{Counters, Found, Missed, MissedRow, Page, Revocation, RowState, Standing, ValidAfter};
 use crate::notification::{Kind, Notification, Priority, Reason};
 use crate::user::UserId;
 
@@ -52,7 +50,8 @@ impl FeedRow {
     }
 
     pub(super) fn valid_after(&self) -> Result<ValidAfter, sqlx::Error> {
-        valid_after(self.valid_after)
+        let milliseconds = self.valid_after.map(|time| time.0.timestamp_millis());
+        milliseconds.map(from_sql).transpose()
     }
 
     pub(super) fn revocation(&self) -> Result<Revocation, sqlx::Error> {
@@ -130,30 +129,6 @@ impl FeedRow {
             more,
         })
     }
-}
-
-/// One answer to [`Store::news`](super::Store::news).
-#[derive(Debug, sqlx::FromRow)]
-pub(super) struct NewsRow {
-    place: i64,
-    head_seq: i64,
-    valid_after: Option<Time>,
-}
-
-impl NewsRow {
-    pub(super) fn into_news(self) -> Result<News, sqlx::Error> {
-        Ok(News {
-            place: usize::try_from(self.place)
-                .map_err(|error| sqlx::Error::Decode(error.into()))?,
-            head: from_sql(self.head_seq)?,
-            valid_after: valid_after(self.valid_after)?,
-        })
-    }
-}
-
-fn valid_after(time: Option<Time>) -> Result<ValidAfter, sqlx::Error> {
-    let milliseconds = time.map(|time| time.0.timestamp_millis());
-    milliseconds.map(from_sql).transpose()
 }
 
 /// Leaves at most `limit` rows; answers whether there were more.

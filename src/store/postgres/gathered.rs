@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use sqlx::{FromRow, Row};
 
 use super::Store;
-use crate::store::row::{FeedRow, NewsRow, columns, feed_and_rows, feed_columns, to_sql};
-use crate::store::{Known, Missed, News, ROWS_FOR_MANY, Since, Standing, StoreError};
+use crate::store::row::{FeedRow, columns, feed_and_rows, feed_columns, to_sql};
+use crate::store::{Missed, ROWS_FOR_MANY, Since, Standing, StoreError};
 use crate::user::UserId;
 
 const STANDINGS: &str = concat!(
@@ -14,12 +14,6 @@ const STANDINGS: &str = concat!(
     feed_columns!(),
     " FROM user_feed WHERE user_id = ANY ($1)"
 );
-
-const NEWS: &str = "
-SELECT asked.place - 1 AS place, coalesce(user_feed.head_seq, 0) AS head_seq, user_feed.valid_after
-FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS asked (user_id, head, place)
-LEFT JOIN user_feed ON user_feed.user_id = asked.user_id
-WHERE asked.head IS DISTINCT FROM coalesce(user_feed.head_seq, 0) OR user_feed.valid_after IS NOT NULL";
 
 /// Ordered by the places of those asked for: where the rows end, all before the last one have theirs.
 const MISSED: &str = concat!(
@@ -50,14 +44,6 @@ impl Store {
         }
         let standing = |user: &UserId| found.get(user.as_str()).copied().unwrap_or_default();
         Ok(users.iter().map(standing).collect())
-    }
-
-    pub(in crate::store) async fn news(&self, known: &[Known]) -> Result<Vec<News>, StoreError> {
-        let ids: Vec<&str> = known.iter().map(|known| known.user.as_str()).collect();
-        let heads: Vec<_> = known.iter().map(|known| known.head.map(to_sql)).collect();
-        let rows = self.rows(sqlx::query(NEWS).bind(ids).bind(heads)).await?;
-        let news = rows.iter().map(|row| NewsRow::from_row(row)?.into_news());
-        Ok(news.collect::<Result<_, _>>()?)
     }
 
     pub(in crate::store) async fn missed_by(

@@ -7,8 +7,8 @@ use sqlx::{FromRow, Row};
 
 use super::Store;
 use super::read::MISSED;
-use crate::store::row::{FeedRow, NewsRow, feed_and_rows, feed_columns, to_sql};
-use crate::store::{Known, Missed, News, ROWS_FOR_MANY, Since, Standing, StoreError};
+use crate::store::row::{FeedRow, feed_and_rows, feed_columns, to_sql};
+use crate::store::{Missed, ROWS_FOR_MANY, Since, Standing, StoreError};
 use crate::user::UserId;
 
 pub(super) const STANDINGS: &str = concat!(
@@ -16,12 +16,6 @@ pub(super) const STANDINGS: &str = concat!(
     feed_columns!(),
     " FROM json_each(?1) AS asked CROSS JOIN user_feed ON user_feed.user_id = asked.value"
 );
-
-pub(super) const NEWS: &str = "
-SELECT asked.key AS place, coalesce(user_feed.head_seq, 0) AS head_seq, user_feed.valid_after
-FROM json_each(?1) AS asked
-LEFT JOIN user_feed ON user_feed.user_id = asked.value ->> 0
-WHERE asked.value ->> 1 IS NOT coalesce(user_feed.head_seq, 0) OR user_feed.valid_after IS NOT NULL";
 
 impl Store {
     pub(in crate::store) async fn standings(
@@ -38,17 +32,6 @@ impl Store {
         }
         let standing = |user: &UserId| found.get(user.as_str()).copied().unwrap_or_default();
         Ok(users.iter().map(standing).collect())
-    }
-
-    pub(in crate::store) async fn news(&self, known: &[Known]) -> Result<Vec<News>, StoreError> {
-        let asked: Vec<_> = known
-            .iter()
-            .map(|known| (known.user.as_str(), known.head.map(to_sql)))
-            .collect();
-        let query = sqlx::query(NEWS).bind(Json(asked));
-        let rows = query.fetch_all(&mut *self.turn().await?).await?;
-        let news = rows.iter().map(|row| NewsRow::from_row(row)?.into_news());
-        Ok(news.collect::<Result<_, _>>()?)
     }
 
     /// A statement each, for none leaves the process.

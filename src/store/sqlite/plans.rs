@@ -40,7 +40,6 @@ async fn every_statement_finds_its_rows_by_an_index() {
     let mut connection = migrated().await;
     for statement in [
         expire::DUE,
-        gathered::NEWS,
         gathered::STANDINGS,
         import::INSERT,
         import::MOVE_FEEDS,

@@ -1,6 +1,6 @@
 //! What is asked for many users at once is what each would be told alone.
 
-use bellhop::store::{Known, Missed, Since, Standing, Store};
+use bellhop::store::{Missed, Since, Standing, Store};
 use bellhop::user::UserId;
 
 use super::{send, send_many, seqs, user};
@@ -8,7 +8,6 @@ use crate::databases::Database;
 
 contract! {
     standings_come_in_the_order_of_asking
-    news_is_what_is_not_as_it_was_known
     what_many_missed_is_what_each_missed
     what_does_not_fit_is_left_for_the_next_time
 }
@@ -44,46 +43,6 @@ async fn standings_come_in_the_order_of_asking(store: Store) {
     assert_eq!(standings[1], Standing::default());
     assert!(standings[2].valid_after.is_some());
     assert!(store.standings(&[]).await.unwrap().is_empty());
-}
-
-async fn news_is_what_is_not_as_it_was_known(store: Store) {
-    send_many(&store, "b", 3).await;
-    send(&store, "revoked").await;
-    store.revoke(&user("revoked")).await.unwrap();
-    let standing = store.standing(&user("revoked")).await.unwrap();
-    let known = |(id, head): (&str, Option<u64>)| Known {
-        user: user(id),
-        head,
-    };
-    let asked = [
-        ("b", Some(3)),
-        ("nobody", Some(0)),
-        ("b", Some(2)),
-        ("b", Some(4)),
-        ("b", None),
-        ("nobody", Some(1)),
-        ("nobody", None),
-        ("revoked", Some(standing.counters.seq)),
-    ];
-    let mut news = store.news(&asked.map(known)).await.unwrap();
-    news.sort_by_key(|news| news.place);
-    let news: Vec<_> = news
-        .iter()
-        .map(|news| (news.place, news.head, news.valid_after))
-        .collect();
-    assert_eq!(
-        news,
-        [
-            (2, 3, None),
-            (3, 3, None),
-            (4, 3, None),
-            (5, 0, None),
-            (6, 0, None),
-            (7, standing.counters.seq, standing.valid_after),
-        ]
-    );
-    assert!(standing.valid_after.is_some());
-    assert!(store.news(&[]).await.unwrap().is_empty());
 }
 
 async fn what_many_missed_is_what_each_missed(store: Store) {

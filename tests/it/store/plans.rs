@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bellhop::notification::Reason;
-use bellhop::store::{Confirmation, Edit, Known, Retention, Since, Store};
+use bellhop::store::{Confirmation, Edit, Retention, Since, Store};
 use sqlx::postgres::PgConnection;
 
 use super::import::old;
@@ -132,11 +132,6 @@ async fn everything(store: &Store) {
     store.inspect(&me, 10).await.unwrap();
     store.standing(&me).await.unwrap();
     store.standings(std::slice::from_ref(&me)).await.unwrap();
-    let known = Known {
-        user: me.clone(),
-        head: None,
-    };
-    store.news(&[known]).await.unwrap();
     let since = Since {
         user: me.clone(),
         seq: 0,
