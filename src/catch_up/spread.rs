@@ -107,8 +107,8 @@ impl CatchUp {
             let before = heard;
             heard = witness.as_ref().map(|seat| seat.heard_here());
             let is_quiet = heard == before;
-            let pause = due + if is_quiet { QUIET } else { Duration::ZERO };
-            tokio::time::sleep_until(pause).await;
+            let next = if is_quiet { due + QUIET } else { due };
+            tokio::time::sleep_until(next).await;
         }
     }
 }

@@ -471,9 +471,11 @@ mod tests {
         let gathering = gathering();
         let _held_up = under_way(&gathering);
         let request = request();
-        let second = gathering.told(&request).await;
-        assert!(matches!(second, Some(Told::Lead(_))));
-        gathering.desk.lock().gathers = false;
+        let Some(Told::Lead(mut second)) = gathering.told(&request).await else {
+            panic!("who was late does not lead");
+        };
+        let others = gathering.desk.lock().others(&mut second, &request);
+        assert!(others.is_empty());
         let ends = async {
             tokio::time::sleep(LATE * 3 / 2).await;
             drop(second);
