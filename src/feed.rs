@@ -19,6 +19,7 @@ use crate::hub::{Compared, Head, Hub, Served};
 use crate::metrics::{Metrics, Repair, SocketRead};
 use crate::store::{Standing, Store, StoreError};
 use crate::tasks::Tasks;
+use crate::tick;
 use crate::user::UserId;
 
 /// In what time every user is compared once.
@@ -264,7 +265,7 @@ impl Feed {
                 }
                 let all = self.0.hub.users();
                 let pause = self.pause(state.is_degraded, served.len(), all, start.elapsed());
-                state.due = Instant::now() + pause;
+                state.due = tick::after(pause.max(LEAST));
             }
             Err(error) => self.put_off(state, &error),
         }
@@ -280,11 +281,11 @@ impl Feed {
             PERIOD
         };
         if users == 0 && all > 0 {
-            return LEAST;
+            return Duration::ZERO;
         }
         let (pause, period) = paced(period, users, all, took, shared.store.width());
         shared.metrics.feed_period.of(()).set(period.as_secs_f64());
-        pause.mul_f64(rand::random_range(0.8..1.2)).max(LEAST)
+        pause
     }
 
     /// Everybody is compared when the store answers again: what it took meanwhile may have passed this node by.

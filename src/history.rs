@@ -11,8 +11,9 @@ use crate::epoch::Epoch;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::store::Store;
+use crate::tick;
 
-/// How often the store is asked at least: a pooler in front of it hides that the server is another.
+/// How often the store is asked at least, more or less: a pooler in front of it hides that the server is another.
 const PERIOD: Duration = Duration::from_secs(5);
 
 /// How long after the last time at least. It doubles up to the second value while the store does not answer.
@@ -59,7 +60,7 @@ impl History {
                 tokio::select! {
                     Ok(()) = connections.changed() => {}
                     () = self.doubted.notified() => {}
-                    () = tokio::time::sleep(PERIOD) => {}
+                    () = tokio::time::sleep_until(tick::after(PERIOD)) => {}
                     () = stop.cancelled() => return,
                 }
             }

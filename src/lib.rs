@@ -90,6 +90,8 @@ pub mod rate;
 
 pub mod backoff;
 
+pub mod tick;
+
 pub mod config;
 
 pub mod metrics;

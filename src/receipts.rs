@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::store::{Confirmation, Store};
+use crate::tick;
 use crate::user::UserId;
 
 /// How often what was gathered is noted.
@@ -49,8 +49,7 @@ impl Receipts {
 
     /// Notes in the store what comes, for the life of the node, and what is there when it ends.
     pub async fn keep(self, store: Store, metrics: Arc<Metrics>, stop: CancellationToken) {
-        let mut period = tokio::time::interval(PERIOD);
-        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut period = tick::every(PERIOD);
         loop {
             let stopping = tokio::select! {
                 _ = period.tick() => false,

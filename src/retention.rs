@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::MissedTickBehavior;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::inbox::{Inbox, InboxError};
 use crate::metrics::Metrics;
 use crate::store::{Retention, Store, StoreError};
+use crate::tick;
 use crate::user::UserId;
 
 /// How often a node looks for what has expired: an expiry is told within two of these.
@@ -51,8 +52,7 @@ impl Keeper {
 
     /// Ends each notification within about a second of its `expiresAt`, by the database's clock.
     pub async fn expire(self, stop: CancellationToken) {
-        let mut period = tokio::time::interval(EXPIRY_PERIOD);
-        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut period = tick::every(EXPIRY_PERIOD);
         let mut away = false;
         loop {
             tokio::select! {
@@ -90,18 +90,18 @@ impl Keeper {
             let failed = outcome.is_err();
             away = self.report(outcome, away, "cannot forget what is too old");
             let at_the_end = users.is_none() && keys.is_none();
-            let pause = if failed {
-                after_failures.pause()
+            let next = if failed {
+                Instant::now() + after_failures.pause()
             } else if at_the_end {
-                ROUND_PAUSE.mul_f64(rand::random_range(0.8..1.2))
+                tick::after(ROUND_PAUSE)
             } else {
-                PAGE_PAUSE
+                tick::after(PAGE_PAUSE)
             };
             if !failed {
                 after_failures.reset();
             }
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep_until(next) => {}
                 () = stop.cancelled() => return,
             }
         }

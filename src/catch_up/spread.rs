@@ -18,7 +18,7 @@ const STEPS: usize = 2_000;
 
 /// While nobody hears anything, nobody is delayed: the steps of this time are taken together, for waking up is most of what
 /// they cost.
-const QUIET: Duration = Duration::from_millis(100);
+const QUIET: Duration = Duration::from_millis(250);
 
 /// Clients in a row, after which others may be told something.
 const ROW: usize = 8;

@@ -42,6 +42,7 @@ use crate::session::{NEWCOMERS, Sessions};
 use crate::store::{Retention, Store, StoreError};
 use crate::tasks::Tasks;
 use crate::telemetry::{UserIds, causes};
+use crate::tick;
 
 /// How long the store may be away before the next log line says so, while a node waits for it to start.
 const STORE_RETRY: Duration = Duration::from_secs(5);
@@ -434,8 +435,7 @@ fn serve_admin(
 
 /// What is due each second.
 async fn sweep(hub: Hub, feed: Feed, metrics: Arc<Metrics>, stop: CancellationToken) {
-    let mut each_second = tokio::time::interval(Duration::from_secs(1));
-    each_second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut each_second = tick::every(Duration::from_secs(1));
     loop {
         tokio::select! {
             _ = each_second.tick() => {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fred::error::{Error, ErrorKind};
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, Sleep};
+use tokio::time::{Instant, Interval, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::Channels;
@@ -21,6 +21,7 @@ use super::missed::{self, Untold};
 use super::outbox::{Parcel, Room, Waiting};
 use crate::bus::envelope::{EnvelopeError, Sender};
 use crate::metrics::{self, BusError, Metrics};
+use crate::tick;
 
 /// Unanswered publishes on the connection. One round trip of 1 ms then carries half a million a second.
 const IN_FLIGHT: usize = 512;
@@ -166,8 +167,7 @@ impl Publisher {
     /// Answers why the connection must not be used any more.
     async fn work(&mut self, in_flight: &mut InFlight) -> Error {
         let mut failures = 0;
-        let mut probes = tokio::time::interval(PROBE_PERIOD);
-        probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut probes = tick::every(PROBE_PERIOD);
         loop {
             self.show_queue();
             let missed = self.untold.due();
@@ -183,13 +183,12 @@ impl Publisher {
                         answered = in_flight.ready();
                     }
                 }
-                _tick = probes.tick() => {
+                () = time_to_probe(&mut probes, &self.probe_wanted) => {
                     let said = self.probe(in_flight).and_then(|()| self.say_list(in_flight));
                     if let Err(error) = said {
                         return error;
                     }
                 }
-                () = self.probe_wanted.notified() => probes.reset_immediately(),
                 // Before the next message: so others hear first that something is missing, unless they heard it a moment ago.
                 () = at(missed) => if let Err(error) = self.missed(in_flight) {
                     return error;
@@ -427,6 +426,14 @@ impl InFlight {
             }
         });
         Ok(Answered { what, result })
+    }
+}
+
+/// The time to probe: the next one, or because somebody wants to know.
+async fn time_to_probe(probes: &mut Interval, wanted: &Notify) {
+    tokio::select! {
+        _ = probes.tick() => {}
+        () = wanted.notified() => {}
     }
 }
 
