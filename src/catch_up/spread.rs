@@ -66,6 +66,23 @@ impl Drop for GiveUp<'_> {
     }
 }
 
+/// How often those who wait are looked after.
+#[derive(Debug, Default)]
+struct Pace {
+    heard: Option<u64>,
+}
+
+impl Pace {
+    /// What to wait beyond the next step, when so many messages have been heard so far.
+    fn pause(&mut self, heard: Option<u64>) -> Duration {
+        let before = std::mem::replace(&mut self.heard, heard);
+        match heard == before {
+            true => QUIET,
+            false => Duration::ZERO,
+        }
+    }
+}
+
 impl CatchUp {
     /// Has a client that came with many others fetch the list at some time in the next seconds.
     pub fn spread(&self, seat: Arc<Seat>) {
@@ -86,7 +103,7 @@ impl CatchUp {
 
     async fn tell_by_and_by(&self) {
         let mut due = Instant::now();
-        let (mut witness, mut heard) = (None, None);
+        let (mut witness, mut pace) = (None, Pace::default());
         loop {
             let mut steps = 0;
             while due <= Instant::now() {
@@ -104,11 +121,26 @@ impl CatchUp {
                 tokio::task::yield_now().await;
             }
             witness = seats.into_iter().next_back().or(witness);
-            let before = heard;
-            heard = witness.as_ref().map(|seat| seat.heard_here());
-            let is_quiet = heard == before;
-            let next = if is_quiet { due + QUIET } else { due };
+            let heard = witness.as_ref().map(|seat| seat.heard_here());
+            let next = due + pace.pause(heard);
             tokio::time::sleep_until(next).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_steps_are_taken_together_only_while_nobody_hears_anything() {
+        let mut pace = Pace::default();
+        // Nobody was told yet who could say.
+        assert_eq!(pace.pause(None), QUIET);
+        // It may just have happened.
+        assert_eq!(pace.pause(Some(7)), Duration::ZERO);
+        assert_eq!(pace.pause(Some(7)), QUIET);
+        assert_eq!(pace.pause(Some(8)), Duration::ZERO);
+        assert_eq!(pace.pause(Some(8)), QUIET);
     }
 }
