@@ -148,7 +148,7 @@ async fn tokens_may_be_signed_by_a_private_key_that_the_node_does_not_have() {
             cluster_with(&[&format!("--jwt-public-key-file={folder}/{name}.public.pem")]).await;
         let private = std::fs::read(format!("{folder}/{name}.private.pem")).unwrap();
         let claims =
-            json!({ "sub": "42", "exp": now() + 60, "scope": "mail notifications:publish" });
+            json!({ "sub": "42", "exp": now() + 3_600, "scope": "mail notifications:publish" });
         let token =
             jsonwebtoken::encode(&Header::new(algorithm), &claims, &read(&private).unwrap())
                 .unwrap();
