@@ -265,13 +265,13 @@ impl Feed {
                 }
                 let all = self.0.hub.users();
                 let pause = self.pause(state.is_degraded, served.len(), all, start.elapsed());
-                state.due = tick::after(pause.max(LEAST));
+                state.due = tick::after(pause);
             }
             Err(error) => self.put_off(state, &error),
         }
     }
 
-    /// Until the next chunk, after one that took so long: its part of the period, more or less.
+    /// Until the next chunk, after one that took so long: its part of the period.
     fn pause(&self, is_degraded: bool, users: usize, all: usize, took: Duration) -> Duration {
         let shared = &self.0;
         let is_alone = !shared.bus.leaves_the_process() && shared.store.may_be_shared();
@@ -281,11 +281,11 @@ impl Feed {
             PERIOD
         };
         if users == 0 && all > 0 {
-            return Duration::ZERO;
+            return LEAST;
         }
         let (pause, period) = paced(period, users, all, took, shared.store.width());
         shared.metrics.feed_period.of(()).set(period.as_secs_f64());
-        pause
+        pause.max(LEAST)
     }
 
     /// Everybody is compared when the store answers again: what it took meanwhile may have passed this node by.

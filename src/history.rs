@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
@@ -13,7 +14,7 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::tick;
 
-/// How often the store is asked at least, more or less: a pooler in front of it hides that the server is another.
+/// How often the store is asked at least, give or take a second: a pooler in front of it hides that the server is another.
 const PERIOD: Duration = Duration::from_secs(5);
 
 /// How long after the last time at least. It doubles up to the second value while the store does not answer.
@@ -52,26 +53,32 @@ impl History {
         if !self.store.may_be_shared() {
             return stop.cancelled().await;
         }
+        tokio::select! {
+            () = self.ask_again_and_again() => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    async fn ask_again_and_again(&self) {
         let mut connections = self.store.connections_made();
         let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
         let mut is_known = true;
+        let mut not_before = Instant::now();
         loop {
+            let next = tick::after(PERIOD);
             if is_known {
                 tokio::select! {
                     Ok(()) = connections.changed() => {}
                     () = self.doubted.notified() => {}
-                    () = tokio::time::sleep_until(tick::after(PERIOD)) => {}
-                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep_until(next) => {}
                 }
             }
+            tokio::time::sleep_until(not_before).await;
             is_known = self.check().await.is_some();
             if is_known {
                 backoff.reset();
             }
-            tokio::select! {
-                () = tokio::time::sleep(backoff.pause()) => {}
-                () = stop.cancelled() => return,
-            }
+            not_before = Instant::now() + backoff.pause();
         }
     }
 

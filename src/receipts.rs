@@ -1,19 +1,19 @@
-//! What devices say that they have received: gathered, and noted in the store once a second.
+//! What devices say that they have received: gathered, and noted in the store a second after the first of them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::store::{Confirmation, Store};
-use crate::tick;
 use crate::user::UserId;
 
-/// How often what was gathered is noted.
-const PERIOD: Duration = Duration::from_secs(1);
+/// For how long they are gathered.
+const GATHERING: Duration = Duration::from_secs(1);
 
 /// Users that one statement is about, and notifications that it notes, more or less: so long it holds their
 /// inboxes. Many devices that come back together have much to confirm.
@@ -26,7 +26,13 @@ const WAITING: usize = 20_000;
 
 /// The receipts of this node's users that are not noted yet. Cloning shares them.
 #[derive(Clone, Debug, Default)]
-pub struct Receipts(Arc<Mutex<HashMap<UserId, Span>>>);
+pub struct Receipts(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    waiting: Mutex<HashMap<UserId, Span>>,
+    came: Notify,
+}
 
 /// Seqs above the one and up to the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +44,8 @@ struct Span {
 impl Receipts {
     /// A device of the user has received what is above `above`, up to `seq`.
     pub fn add(&self, user: &UserId, above: u64, seq: u64) {
-        let mut waiting = self.0.lock();
+        self.0.came.notify_one();
+        let mut waiting = self.0.waiting.lock();
         if let Some(span) = waiting.get_mut(user) {
             span.above = span.above.min(above);
             span.seq = span.seq.max(seq);
@@ -49,10 +56,9 @@ impl Receipts {
 
     /// Notes in the store what comes, for the life of the node, and what is there when it ends.
     pub async fn keep(self, store: Store, metrics: Arc<Metrics>, stop: CancellationToken) {
-        let mut period = tick::every(PERIOD);
         loop {
             let stopping = tokio::select! {
-                _ = period.tick() => false,
+                () = self.gathered() => false,
                 () = stop.cancelled() => true,
             };
             self.note(&store, &metrics).await;
@@ -60,6 +66,12 @@ impl Receipts {
                 return;
             }
         }
+    }
+
+    /// Some have come, and others had time to come too.
+    async fn gathered(&self) {
+        self.0.came.notified().await;
+        tokio::time::sleep(GATHERING).await;
     }
 
     /// Everything that waits now, once; what could not be noted waits for the next time.
@@ -83,7 +95,7 @@ impl Receipts {
     }
 
     fn take(&self) -> Vec<Confirmation> {
-        let waiting = std::mem::take(&mut *self.0.lock());
+        let waiting = std::mem::take(&mut *self.0.waiting.lock());
         let confirmation = |(user, Span { above, seq })| Confirmation { user, above, seq };
         waiting.into_iter().map(confirmation).collect()
     }

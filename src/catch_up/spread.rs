@@ -13,12 +13,13 @@ use crate::hub::Seat;
 /// A time in which few clients are told, for those who are told at the same time delay what others hear.
 const STEP: Duration = Duration::from_millis(5);
 
-/// In so many steps all are told that came together: 10 seconds.
-const STEPS: usize = 2_000;
-
 /// While nobody hears anything, nobody is delayed: the steps of this time are taken together, for waking up is most of what
 /// they cost.
 const QUIET: Duration = Duration::from_millis(250);
+
+/// In so many steps all are told that came together: 10 seconds, with the last of them taken late.
+const STEPS: usize = (10_000 - QUIET.as_millis() as usize - 2 * STEP.as_millis() as usize)
+    / STEP.as_millis() as usize;
 
 /// Clients in a row, after which others may be told something.
 const ROW: usize = 8;
@@ -66,20 +67,16 @@ impl Drop for GiveUp<'_> {
     }
 }
 
-/// How often those who wait are looked after.
+/// Whether anybody hears anything.
 #[derive(Debug, Default)]
-struct Pace {
+struct Quiet {
     heard: Option<u64>,
 }
 
-impl Pace {
-    /// What to wait beyond the next step, when so many messages have been heard so far.
-    fn pause(&mut self, heard: Option<u64>) -> Duration {
-        let before = std::mem::replace(&mut self.heard, heard);
-        match heard == before {
-            true => QUIET,
-            false => Duration::ZERO,
-        }
+impl Quiet {
+    /// Whether nobody has heard anything since the last time, when this many messages have been heard so far.
+    fn lasts(&mut self, heard: Option<u64>) -> bool {
+        std::mem::replace(&mut self.heard, heard) == heard
     }
 }
 
@@ -103,7 +100,7 @@ impl CatchUp {
 
     async fn tell_by_and_by(&self) {
         let mut due = Instant::now();
-        let (mut witness, mut pace) = (None, Pace::default());
+        let (mut witness, mut quiet) = (None, Quiet::default());
         loop {
             let mut steps = 0;
             while due <= Instant::now() {
@@ -122,7 +119,7 @@ impl CatchUp {
             }
             witness = seats.into_iter().next_back().or(witness);
             let heard = witness.as_ref().map(|seat| seat.heard_here());
-            let next = due + pace.pause(heard);
+            let next = if quiet.lasts(heard) { due + QUIET } else { due };
             tokio::time::sleep_until(next).await;
         }
     }
@@ -133,14 +130,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_steps_are_taken_together_only_while_nobody_hears_anything() {
-        let mut pace = Pace::default();
+    fn it_is_quiet_until_somebody_hears_something() {
+        let mut quiet = Quiet::default();
         // Nobody was told yet who could say.
-        assert_eq!(pace.pause(None), QUIET);
+        assert!(quiet.lasts(None));
         // It may just have happened.
-        assert_eq!(pace.pause(Some(7)), Duration::ZERO);
-        assert_eq!(pace.pause(Some(7)), QUIET);
-        assert_eq!(pace.pause(Some(8)), Duration::ZERO);
-        assert_eq!(pace.pause(Some(8)), QUIET);
+        assert!(!quiet.lasts(Some(7)));
+        assert!(quiet.lasts(Some(7)));
+        assert!(!quiet.lasts(Some(8)));
+        assert!(quiet.lasts(Some(8)));
     }
 }
