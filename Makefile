@@ -13,7 +13,7 @@ run: ## start Bellhop alone: SQLite in a file, no Redis, nothing to set (ARGS="â
 	@exec "$${CARGO_TARGET_DIR:-target}/debug/bellhop" serve $(ARGS)
 
 cluster: ## start Redis, PostgreSQL, three nodes and a sticky balancer to play with; Ctrl-C stops them all
-	@scripts/cluster.sh
+	@scripts/cluster.sh || [ $$? -eq 130 ]
 
 test: ## everything: the Rust suites and the official clients, on real Redis and PostgreSQL
 	@scripts/install.sh build services clients

@@ -147,8 +147,10 @@ pub fn run(arguments: Arguments, program: &str) -> ExitCode {
     };
     let outcome = runtime.block_on(async {
         match arguments.command {
-            None => return serve::run(arguments.config, program).await,
-            Some(Command::Serve(config)) => return serve::run(*config, program).await,
+            None => return serve::run(arguments.config, program, &Arguments::command()).await,
+            Some(Command::Serve(config)) => {
+                return serve::run(*config, program, &Arguments::command()).await;
+            }
             Some(Command::CheckConfig(check)) => return check.run(&Arguments::command()).await,
             Some(Command::Listen(listen)) => listen.run().await,
             Some(Command::Send(send)) => send.run().await,

@@ -6,12 +6,20 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Ended, Failure, say};
-use crate::config::Config;
+use crate::config::{self, Auth, Config};
 use crate::node::{Listeners, Node, Shared, StartError};
 use crate::telemetry;
 
-pub(super) async fn run(config: Config, program: &str) -> Result<(), Ended> {
+/// `command` is the whole program's: which variables it reads.
+pub(super) async fn run(
+    config: Config,
+    program: &str,
+    command: &clap::Command,
+) -> Result<(), Ended> {
     telemetry::start(&config.logs).map_err(|reason| Ended::unusable(Failure(reason)))?;
+    for misspelt in config::misspelt(command) {
+        tracing::warn!("{misspelt}");
+    }
     raise_descriptor_limit();
     let mut signals = Signals::new()?;
 
@@ -44,7 +52,10 @@ pub(super) async fn run(config: Config, program: &str) -> Result<(), Ended> {
         _ = signals.next() => return Err(Failure::new("ended at once, by a second signal").into()),
     };
     match (why, clean) {
-        (Some(_), true) => Ok(()),
+        (Some(_), true) => {
+            tracing::info!("left");
+            Ok(())
+        }
         (None, _) => Err(Failure::new("a part of the node ended by itself; see the log").into()),
         (Some(_), false) => {
             Err(Failure::new("the node did not come to a clean end in time").into())
@@ -72,6 +83,12 @@ fn announce(config: &Config, node: &Node, program: &str) -> Result<(), Failure> 
     }
     if !config.auth.is_embedded() {
         return Ok(());
+    }
+    if !config.backends.is_sqlite() {
+        tracing::warn!(
+            "JWT_SECRET is not set: this node has a secret of its own, ./{}, and tokens of other nodes are not valid here",
+            Auth::SECRET_FILE
+        );
     }
     say(banner(config, node, program))
 }

@@ -35,7 +35,7 @@ impl Config {
         );
         check(
             embedded && !self.listen.listen.ip().is_loopback(),
-            "BELLHOP_LISTEN is not loopback, and no key is configured: set JWT_SECRET (32 bytes or more) or JWT_PUBLIC_KEY_FILE",
+            "BELLHOP_LISTEN is not loopback, and no key for tokens is configured: set JWT_SECRET (32 bytes or more) or JWT_PUBLIC_KEY_FILE",
         );
         check(
             secret.is_some_and(|secret| secret.len() < 32),

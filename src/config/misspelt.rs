@@ -1,15 +1,19 @@
 //! Variables that look like ours and that no setting reads: typing errors, and settings of another version.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use clap::Command;
 use strsim::levenshtein as distance;
 
-/// What ours begin with. Settings with conventional names have nothing to be told by.
+/// What ours begin with.
 const PREFIX: &str = "BELLHOP_";
 
 /// More changes of single characters than this, and two names have nothing to do with each other.
 const FAR: usize = 4;
+
+/// The same for settings with conventional names, which other programs' variables are named like.
+const NEAR: usize = 2;
 
 /// A variable of the environment that nothing reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,18 +23,40 @@ pub struct Misspelt {
     pub meant: Option<String>,
 }
 
-/// The variables of the environment, `.env` and all, that begin like ours and that neither `command` nor any of its
-/// subcommands reads.
+impl fmt::Display for Misspelt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is read by nothing", self.name)?;
+        match &self.meant {
+            Some(meant) => write!(f, "; is {meant} meant?"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The variables of the environment, `.env` and all, that neither `command` nor any of its subcommands reads, and that begin
+/// like ours, or are almost one with a conventional name that is not set.
 #[must_use]
 pub fn misspelt(command: &Command) -> Vec<Misspelt> {
     let known = variables(command);
+    let (ours, conventional): (BTreeSet<_>, BTreeSet<_>) =
+        known.into_iter().partition(|name| name.starts_with(PREFIX));
+    let unset = |name: &String| std::env::var_os(name).is_none_or(|value| value.is_empty());
+    let missing = conventional
+        .iter()
+        .filter(|name| unset(name))
+        .cloned()
+        .collect();
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(name, value)| name.starts_with(PREFIX) && !is_of_kubernetes(name, value))
-        .filter(|(name, value)| !value.is_empty() && !known.contains(name))
-        .map(|(name, _)| Misspelt {
-            meant: nearest(&name, &known),
-            name,
+        .filter(|(name, value)| !value.is_empty() && !is_of_kubernetes(name, value))
+        .filter(|(name, _)| !ours.contains(name) && !conventional.contains(name))
+        .filter_map(|(name, _)| {
+            let is_like_ours = name.starts_with(PREFIX);
+            let meant = match is_like_ours {
+                true => nearest(&name, &ours, FAR),
+                false => nearest(&name, &missing, NEAR),
+            };
+            (is_like_ours || meant.is_some()).then_some(Misspelt { name, meant })
         })
         .collect()
 }
@@ -52,10 +78,10 @@ fn is_of_kubernetes(name: &str, value: &str) -> bool {
         || value.starts_with("tcp://")
 }
 
-fn nearest(name: &str, known: &BTreeSet<String>) -> Option<String> {
+fn nearest(name: &str, known: &BTreeSet<String>, far: usize) -> Option<String> {
     let distances = known.iter().map(|other| (distance(name, other), other));
     let (distance, other) = distances.min()?;
-    (distance <= FAR).then(|| other.clone())
+    (distance <= far).then(|| other.clone())
 }
 
 #[cfg(test)]
@@ -72,7 +98,7 @@ mod tests {
             ("BELLHOP_UR", Some("BELLHOP_URL")),
             ("BELLHOP_SOMETHING_ELSE", None),
         ] {
-            assert_eq!(nearest(name, &known).as_deref(), meant, "{name}");
+            assert_eq!(nearest(name, &known, FAR).as_deref(), meant, "{name}");
         }
     }
 

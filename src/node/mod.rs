@@ -68,7 +68,7 @@ pub enum StartError {
     Secret(#[from] SecretError),
     #[error(transparent)]
     Auth(#[from] AuthSetupError),
-    #[error(transparent)]
+    #[error("DATABASE_URL")]
     Store(#[from] StoreError),
     #[error(transparent)]
     Bus(#[from] BusError),

@@ -591,7 +591,7 @@ fn a_node_that_waits_for_its_store_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let [listen, admin] = &addresses();
     let database = "postgres://somebody:hunter2@127.0.0.1:1/shop";
-    let node = Running::start(bellhop(
+    let mut command = bellhop(
         folder.path(),
         &[
             "--listen",
@@ -601,7 +601,10 @@ fn a_node_that_waits_for_its_store_says_why() {
             "--database-url",
             database,
         ],
-    ));
+    );
+    command.env("JWT_SECRTE", "a secret that nobody reads, of 40 bytes");
+    let node = Running::start(command);
+    node.line("JWT_SECRTE is read by nothing; is JWT_SECRET meant?");
     let line = node.line("waiting for the store");
     let told = line.contains("Connection refused (os error 111)\"")
         && line.contains(r#""store":"127.0.0.1:1/shop""#);

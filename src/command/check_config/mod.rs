@@ -60,13 +60,9 @@ impl CheckConfig {
 }
 
 fn warn_of_misspelt(command: &clap::Command) -> Result<(), Failure> {
-    for config::Misspelt { name, meant } in config::misspelt(command) {
-        say(match meant {
-            Some(meant) => format!("! {name} is read by nothing; is {meant} meant?"),
-            None => format!("! {name} is read by nothing"),
-        })?;
-    }
-    Ok(())
+    config::misspelt(command)
+        .iter()
+        .try_for_each(|misspelt| say(format_args!("! {misspelt}")))
 }
 
 fn settings(config: &Config) -> Result<(), Ended> {

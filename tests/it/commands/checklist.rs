@@ -192,6 +192,7 @@ fn a_variable_that_nothing_reads_is_told() {
         ("BELLHOP_LISTN", "127.0.0.1:3001"),
         ("BELLHOP_URL", "http://127.0.0.1:3001"),
         ("BELLHOP_SERVICE_PORT", "3000"),
+        ("JWT_SECRTE", "a secret that nobody reads, of 40 bytes"),
     ]);
     let output = String::from_utf8(command.output().unwrap().stdout).unwrap();
     let warnings: Vec<_> = output
@@ -200,6 +201,9 @@ fn a_variable_that_nothing_reads_is_told() {
         .collect();
     assert_eq!(
         warnings,
-        ["! BELLHOP_LISTN is read by nothing; is BELLHOP_LISTEN meant?"]
+        [
+            "! BELLHOP_LISTN is read by nothing; is BELLHOP_LISTEN meant?",
+            "! JWT_SECRTE is read by nothing; is JWT_SECRET meant?"
+        ]
     );
 }
