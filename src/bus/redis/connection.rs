@@ -1,4 +1,4 @@
-//! One connection to Redis, from its opening to its first failure: fred, with everything bounded and nothing repeated.
+//! The way to Redis: fred finds it, with everything bounded and nothing repeated; what is sent and heard there goes by a [`Wire`].
 
 use std::fmt;
 use std::time::Duration;
@@ -6,15 +6,13 @@ use std::time::Duration;
 use fred::clients::Client;
 use fred::error::Error;
 use fred::interfaces::{ClientLike, EventInterface};
-use fred::types::config::{
-    Config, ConnectionConfig, PerformanceConfig, Server, TcpConfig, TlsConnector,
-};
-use fred::types::{Builder, ConnectHandle, RespVersion};
+use fred::types::config::{Config, ConnectionConfig, PerformanceConfig, Server, TlsConnector};
+use fred::types::{Builder, ConnectHandle};
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::BusError;
-use super::line::{Line, Stream};
+use super::wire::{Stream, Wire};
 use crate::backoff::Backoff;
 
 /// A Redis that does not accept, or does not greet, for this long is away.
@@ -22,14 +20,6 @@ const OPENING_DEADLINE: Duration = Duration::from_secs(2);
 
 /// For every command that sets no deadline of its own.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(2);
-
-/// Commands between us and fred's own task, at most; the next one would fail at once. Above what the
-/// publisher keeps in flight, so that only a bug meets it.
-const COMMAND_QUEUE: usize = 1_024;
-
-/// Messages that fred has read and [`super::subscriber`] has not; beyond it fred drops the oldest and says
-/// `Lagged`, and the connection is given up. Takes about 100 bytes a place from the start, in each of nine channels.
-const RECEIVED_QUEUE: usize = 8_192;
 
 /// The shortest and the longest pause before another attempt.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -47,19 +37,12 @@ impl fmt::Debug for Dialer {
     }
 }
 
-/// What a connection is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
-    Publishing,
-    Receiving,
-}
-
-/// An open connection; dropping it closes it, and forgets whatever was still to be sent on it.
+/// The way that was found, while somebody stands on it; dropping it closes it.
 pub(super) struct Connection {
     pub(super) client: Client,
     /// Whom it leads to: of those that a Sentinel knows, the primary.
     server: Server,
-    driver: Driver,
+    _driver: Driver,
 }
 
 /// The task in which fred reads and writes. It must not outlive us: it may hang in a write to a peer
@@ -79,8 +62,6 @@ impl Dialer {
             return Err(BusError::ClusterUrl);
         }
         config.fail_fast = true;
-        // Under RESP3 a PING is answered alike with and without subscriptions, and messages are set apart from answers.
-        config.version = RespVersion::RESP3;
         Ok(Self { config })
     }
 
@@ -92,25 +73,16 @@ impl Dialer {
         format!("{}/{database}", servers.join(","))
     }
 
-    /// Opens a connection, or fails in time.
-    pub(super) async fn open(&self, purpose: Purpose) -> Result<Connection, Error> {
+    /// Finds the way, and has our credentials taken there, or fails in time.
+    pub(super) async fn open(&self) -> Result<Connection, Error> {
         let connection = ConnectionConfig {
             connection_timeout: OPENING_DEADLINE,
             internal_command_timeout: OPENING_DEADLINE,
             max_command_attempts: 1,
-            max_command_buffer_len: COMMAND_QUEUE,
-            tcp: TcpConfig {
-                nodelay: Some(true),
-                ..TcpConfig::default()
-            },
             ..ConnectionConfig::default()
         };
         let performance = PerformanceConfig {
             default_command_timeout: COMMAND_DEADLINE,
-            broadcast_channel_capacity: match purpose {
-                Purpose::Publishing => 16,
-                Purpose::Receiving => RECEIVED_QUEUE,
-            },
             ..PerformanceConfig::default()
         };
         // No reconnect policy: a connection that fails is over, and its commands fail with it.
@@ -122,27 +94,25 @@ impl Dialer {
         let mut opened = client.reconnect_rx();
         let mut driver = Driver(client.connect());
         tokio::select! {
-            Ok(server) = opened.recv() => Ok(Connection { client, server, driver }),
+            Ok(server) = opened.recv() => Ok(Connection { client, server, _driver: driver }),
             error = driver.ended() => Err(error),
             // fred's own deadlines come first, unless a Sentinel makes it try several hosts.
             () = tokio::time::sleep(OPENING_DEADLINE * 3) => Err(timed_out("Redis does not answer")),
         }
     }
-}
 
-impl Dialer {
-    /// Opens a connection to publish on, or fails in time.
-    pub(super) async fn line(&self) -> Result<Line, Error> {
-        // It knows the ways to the primary, and has its credentials taken: nothing is published to anybody else.
-        let Connection { server, .. } = self.open(Purpose::Publishing).await?;
+    /// Opens a connection of our own, or fails in time.
+    pub(super) async fn wire(&self) -> Result<Wire, Error> {
+        // It knows the ways to the primary, and has its credentials taken: nothing is said to anybody else.
+        let Connection { server, .. } = self.open().await?;
         let dialing = tokio::time::timeout(OPENING_DEADLINE, self.dial(&server));
-        let Ok(line) = dialing.await else {
+        let Ok(wire) = dialing.await else {
             return Err(timed_out("Redis does not answer"));
         };
-        line
+        wire
     }
 
-    async fn dial(&self, server: &Server) -> Result<Line, Error> {
+    async fn dial(&self, server: &Server) -> Result<Wire, Error> {
         // As addresses stand in a URL, in brackets if they have colons.
         let host = server.host.trim_start_matches('[').trim_end_matches(']');
         let stream = TcpStream::connect((host, server.port)).await?;
@@ -156,21 +126,14 @@ impl Dialer {
                 Box::new(connector.connect(name, stream).await?)
             }
         };
-        let mut line = Line::new(stream);
+        let mut wire = Wire::new(stream);
         let credentials = [&self.config.username, &self.config.password];
         if self.config.password.is_some() {
             let credentials: Vec<_> = credentials.into_iter().flatten().collect();
             let credentials: Vec<_> = credentials.iter().map(|text| text.as_str()).collect();
-            line.greet(&credentials).await?;
+            wire.greet(&credentials).await?;
         }
-        Ok(line)
-    }
-}
-
-impl Connection {
-    /// Returns when the connection is over. Must not be called again after that.
-    pub(super) async fn ended(&mut self) -> Error {
-        self.driver.ended().await
+        Ok(wire)
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! - [`places`] says which Redis a user's messages go by, when there are several.
 //! - [`outbox`] holds what waits to be sent, or refuses it at once.
-//! - [`publisher`] sends it, on a [`mod@line`] of its own, and proves by it that Redis answers.
-//! - [`subscriber`] keeps the users' channels subscribed, and proves by probes that what is sent arrives.
+//! - [`publisher`] sends it, on a [`mod@line`] for nothing else, and proves by it that Redis answers.
+//! - [`subscriber`] keeps the users' channels subscribed, by a [`listener`], and proves by probes that what is sent arrives.
 //! - [`registry`] knows which channels are wanted, and how far each one is.
 //! - [`intake`] decides what of that which arrives goes to the node.
 //! - [`missed`] remembers that something was not sent, until the other nodes have been told.
@@ -11,11 +11,11 @@
 //! A connection is never repaired: the one that failed is dropped, with every command in it, and a new
 //! one is opened. So an answer always belongs to the connection on which the question was asked.
 
-mod barrier;
 mod connection;
 mod health;
 mod intake;
 mod line;
+mod listener;
 mod missed;
 mod outbox;
 mod ping;
@@ -23,6 +23,7 @@ mod places;
 mod publisher;
 mod registry;
 mod subscriber;
+mod wire;
 
 use std::fmt;
 use std::sync::Arc;

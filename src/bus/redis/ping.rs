@@ -3,12 +3,12 @@
 use fred::interfaces::ClientLike as _;
 
 use super::BusError;
-use super::connection::{Dialer, Purpose};
+use super::connection::Dialer;
 
 /// Connects, with the credentials in the address, and has one `PING` answered. It takes some seconds at most.
 pub async fn ping(url: &str) -> Result<(), BusError> {
     let dialer = Dialer::new(url)?;
-    let opened = dialer.open(Purpose::Publishing).await;
+    let opened = dialer.open().await;
     let connection = opened.map_err(BusError::Away)?;
     connection
         .client

@@ -127,7 +127,7 @@ impl Publisher {
     /// Opens a connection, and closes the breaker once Redis has answered a `PUBLISH` on it: one that is
     /// paused, or forbids it, greets as usual.
     async fn join(&mut self) -> Result<InFlight, Error> {
-        let mut in_flight = InFlight::on(self.dialer.line().await?);
+        let mut in_flight = InFlight::on(Line::new(self.dialer.wire().await?));
         self.probe(&mut in_flight)?;
         let answered = in_flight.next().await?;
         self.settle(&answered);
@@ -453,12 +453,14 @@ fn control(
 mod tests {
     use tokio::io::AsyncWriteExt as _;
 
+    use super::super::wire::Wire;
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn a_late_answer_is_not_taken_for_that_to_another_message() {
         let (near, mut redis) = tokio::io::duplex(1_024);
-        let mut in_flight = InFlight::on(Line::new(Box::new(near)));
+        let line = Line::new(Wire::new(Box::new(near)));
+        let mut in_flight = InFlight::on(line);
         in_flight.push(What::Probe(1), None, "c", b"");
         let late = in_flight.next().await.unwrap();
         assert!(

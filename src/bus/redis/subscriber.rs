@@ -1,35 +1,31 @@
 //! Receiving: keeps the wanted channels subscribed on one connection after another, and says when something may be missing.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fred::clients::Client;
 use fred::error::Error;
-use fred::interfaces::EventInterface;
-use fred::types::Message;
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::at;
-use super::barrier;
-use super::connection::{Dialer, Purpose, backoff, timed_out};
+use super::connection::{Dialer, backoff, timed_out};
 use super::health::{Direction, Health};
 use super::intake::{Intake, Word};
+use super::listener::{Heard, Listener};
 use super::missed::Pace;
 use super::registry::{Batch, Registry};
 use crate::backoff::Backoff;
 use crate::metrics::{BusError, Metrics};
+use crate::user::UserId;
 
 /// By when a probe that Redis took must have come back. A subscription that is silently gone is noticed so.
 const PROBE_DEADLINE: Duration = Duration::from_secs(3);
 
-/// Messages taken in a row before the task looks after anything else.
-const STRETCH: usize = 256;
+/// From the first command of a batch to the answer of the barrier behind it.
+const BATCH_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The task that owns the subscriptions.
 pub(super) struct Subscriber {
@@ -46,10 +42,8 @@ pub(super) struct Subscriber {
 /// Why a connection was given up.
 enum Lost {
     Connection(Error),
-    /// A batch was refused, unanswered, or answered with something else than its barrier.
+    /// A batch was refused, or not answered in time.
     Subscribing(Error),
-    /// More came than was taken.
-    Lagged(u64),
     Silence,
 }
 
@@ -58,7 +52,6 @@ impl fmt::Display for Lost {
         match self {
             Self::Connection(error) => write!(formatter, "{error}"),
             Self::Subscribing(error) => write!(formatter, "subscribing failed: {error}"),
-            Self::Lagged(missed) => write!(formatter, "{missed} messages were not taken in time"),
             Self::Silence => formatter.write_str("a probe did not come back"),
         }
     }
@@ -69,7 +62,6 @@ impl Lost {
         match self {
             Self::Connection(_) => None,
             Self::Subscribing(_) => Some(BusError::Subscribe),
-            Self::Lagged(_) => Some(BusError::Lagged),
             Self::Silence => Some(BusError::Probe),
         }
     }
@@ -107,13 +99,11 @@ impl Subscriber {
 
     /// Serves one connection, until it is lost.
     async fn serve(&mut self, backoff: &mut Backoff) -> Lost {
-        let mut connection = match self.dialer.open(Purpose::Receiving).await {
-            Ok(connection) => connection,
+        let listener = match self.dialer.wire().await {
+            Ok(wire) => Listener::new(wire),
             Err(error) => return Lost::Connection(error),
         };
         self.intake.forget_all();
-        let messages = connection.client.message_rx();
-        let client = connection.client.clone();
         let serving = Serving {
             stage: Stage::Subscribing,
             barriers: 0,
@@ -125,29 +115,22 @@ impl Subscriber {
             missing_told: Pace::default(),
             subscriber: self,
             backoff,
-            client,
-            messages,
+            listener,
         };
-        tokio::select! {
-            lost = serving.run() => lost,
-            error = connection.ended() => Lost::Connection(error),
-        }
+        serving.run().await
     }
 }
-
-type Answer = Pin<Box<dyn Future<Output = (Batch, Result<(), Error>)> + Send>>;
 
 /// One connection in use.
 struct Serving<'a> {
     subscriber: &'a mut Subscriber,
     backoff: &'a mut Backoff,
-    client: Client,
-    messages: broadcast::Receiver<Message>,
+    listener: Listener,
     stage: Stage,
     /// Barriers sent; the next bears the next number.
     barriers: u64,
-    /// The one batch that is out.
-    batch: Option<Answer>,
+    /// The one batch that is out, and by when its barrier must be answered.
+    batch: Option<(Batch, Instant)>,
     /// Whether the node's own channel is confirmed, on which its probes come.
     hears_itself: bool,
     /// The highest probe that came through.
@@ -171,16 +154,15 @@ impl Serving<'_> {
     }
 
     async fn step(&mut self) -> Result<(), Lost> {
-        let due = match self.batch {
-            Some(_) => None,
-            None => self.subscriber.registry.due(),
+        let (due, unanswered) = match self.batch {
+            Some((_, deadline)) => (None, Some(deadline)),
+            None => (self.subscriber.registry.due(), None),
         };
         let silence = self.probe_awaited.map(|(_, deadline)| deadline);
         let missing = self.is_missing.then(|| self.missing_told.next());
         let silent = self.subscriber.intake.silent_at();
         tokio::select! {
             biased;
-            (batch, result) = answered(&mut self.batch) => self.finish_batch(&batch, result),
             () = at(due) => {
                 self.start_batch();
                 Ok(())
@@ -189,7 +171,6 @@ impl Serving<'_> {
                 self.await_probe();
                 Ok(())
             }
-            () = at(silence) => Err(Lost::Silence),
             () = at(missing) => {
                 self.tell_missing();
                 Ok(())
@@ -198,7 +179,13 @@ impl Serving<'_> {
                 self.mind_silent();
                 Ok(())
             }
-            first = self.messages.recv() => self.receive(first),
+            // Before the deadlines: an answer that is there has come in time, however late we are.
+            more = poll_fn(|context| self.listener.poll_more(context)) => {
+                more.map_err(Lost::Connection)?;
+                self.hear()
+            }
+            () = at(unanswered) => Err(Lost::Subscribing(timed_out("the barrier was not answered"))),
+            () = at(silence) => Err(Lost::Silence),
             () = self.subscriber.registry.work() => Ok(()),
         }
     }
@@ -206,28 +193,23 @@ impl Serving<'_> {
     fn start_batch(&mut self) {
         let batch = self.subscriber.registry.take(Instant::now());
         let channels = self.subscriber.intake.channels();
-        let mut subscribe: Vec<_> = batch
-            .subscribe
-            .iter()
-            .map(|user| channels.of(Some(user)))
-            .collect();
+        let named = |users: &[UserId]| -> Vec<_> {
+            users.iter().map(|user| channels.of(Some(user))).collect()
+        };
+        let (mut subscribe, unsubscribe) = (named(&batch.subscribe), named(&batch.unsubscribe));
         if self.barriers == 0 {
             subscribe.extend([channels.everyone.clone(), channels.own.clone()]);
         }
-        let unsubscribe = batch
-            .unsubscribe
-            .iter()
-            .map(|user| channels.of(Some(user)))
-            .collect();
         self.barriers += 1;
-        let client = self.client.clone();
-        let confirmed = barrier::confirmed(client, subscribe, unsubscribe, self.barriers);
-        self.batch = Some(Box::pin(async move { (batch, confirmed.await) }));
+        self.listener
+            .change(&subscribe, &unsubscribe, self.barriers);
+        self.batch = Some((batch, Instant::now() + BATCH_DEADLINE));
     }
 
-    fn finish_batch(&mut self, batch: &Batch, result: Result<(), Error>) -> Result<(), Lost> {
-        self.batch = None;
-        result.map_err(Lost::Subscribing)?;
+    fn finish_batch(&mut self, barrier: u64) {
+        // Any other is answered already.
+        let answered = self.batch.take_if(|_| barrier == self.barriers);
+        let Some((batch, _)) = answered else { return };
         if !self.hears_itself {
             // Earlier probes were sent when this connection could not hear them.
             self.hears_itself = true;
@@ -238,32 +220,27 @@ impl Serving<'_> {
             self.stage = Stage::Probing;
             self.subscriber.probe_wanted.notify_one();
         }
-        Ok(())
     }
 
-    /// Takes what has come, up to [`STRETCH`] messages.
-    fn receive(&mut self, first: Result<Message, RecvError>) -> Result<(), Lost> {
-        match first {
-            Ok(message) => self.take(&message),
-            Err(RecvError::Lagged(missed)) => return Err(Lost::Lagged(missed)),
-            Err(RecvError::Closed) => {
-                return Err(Lost::Connection(timed_out("the connection is closed")));
-            }
-        }
-        for _ in 1..STRETCH {
-            match self.messages.try_recv() {
-                Ok(message) => self.take(&message),
-                Err(TryRecvError::Lagged(missed)) => return Err(Lost::Lagged(missed)),
-                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+    /// Takes what has come.
+    fn hear(&mut self) -> Result<(), Lost> {
+        while let Some(heard) = self.listener.heard().map_err(Lost::Connection)? {
+            match heard {
+                Heard::Message { channel, bytes } => {
+                    // What is no text is no channel of ours.
+                    let channel = str::from_utf8(channel).unwrap_or_default();
+                    let word = self.subscriber.intake.take(channel, bytes);
+                    self.mind(word);
+                }
+                Heard::Barrier(barrier) => self.finish_batch(barrier),
+                Heard::Refused(error) => return Err(Lost::Subscribing(error)),
             }
         }
         Ok(())
     }
 
-    fn take(&mut self, message: &Message) {
-        // A message is always a string of bytes; what is not is nothing of ours.
-        let bytes = message.value.as_bytes().unwrap_or_default();
-        match self.subscriber.intake.take(&message.channel, bytes) {
+    fn mind(&mut self, word: Option<Word>) {
+        match word {
             Some(Word::Probe(probe)) => self.hear_probe(probe),
             Some(Word::Missed) => {
                 // Before it has joined, the word that comes with joining says the same.
@@ -328,13 +305,5 @@ impl Serving<'_> {
         {
             self.probe_awaited = Some((number, sent + PROBE_DEADLINE));
         }
-    }
-}
-
-/// Waits for the batch that is out, if one is.
-async fn answered(batch: &mut Option<Answer>) -> (Batch, Result<(), Error>) {
-    match batch {
-        Some(answer) => answer.await,
-        None => std::future::pending().await,
     }
 }
