@@ -1,15 +1,18 @@
-//! Remembering requests in one statement: their keys, the counters, the notifications.
+//! Remembering requests in one statement: their keys, the counters, the notifications. What needs less than that is in
+//! [`super::create_each`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SubsecRound, Utc};
-use sqlx::Row;
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{Postgres, Row};
 use uuid::Uuid;
 
 use super::Store;
 use super::connections::Lease;
+use super::create_each::Each;
 use crate::notification::Draft;
 use crate::store::row::{Time, from_sql};
 use crate::store::{Address, Batch, Created, CreatedItem, IdempotencyKey, StoreError};
@@ -189,11 +192,13 @@ pub(super) async fn insert(
     lease: Lease<'_>,
     requests: &[Request<'_>],
 ) -> Result<Vec<Option<Created>>, StoreError> {
+    if let Some(each) = Each::of(requests) {
+        return each.insert(lease).await;
+    }
     let mut columns = Columns::default();
     for request in requests {
         columns.add(*request);
     }
-    let drafts = &columns.drafts;
     let query = sqlx::query(CREATE)
         .bind(columns.keys(|key| key.scope.as_str()))
         .bind(columns.keys(|key| key.key.as_str()))
@@ -201,7 +206,17 @@ pub(super) async fn insert(
         .bind(&columns.users)
         .bind(&columns.ids)
         .bind(&columns.places_of_drafts)
-        .bind(&columns.places_of_keys)
+        .bind(&columns.places_of_keys);
+    let rows = super::rows(lease, bind_drafts(query, &columns.drafts)).await?;
+    Ok(created(requests, &rows)?)
+}
+
+/// The last parameters of a statement that writes drafts: a column of each of their fields.
+pub(super) fn bind_drafts<'q>(
+    query: Query<'q, Postgres, PgArguments>,
+    drafts: &[&'q Draft],
+) -> Query<'q, Postgres, PgArguments> {
+    query
         .bind(column(drafts, |draft| draft.kind.as_str()))
         .bind(column(drafts, |draft| draft.priority.as_str()))
         .bind(column(drafts, |draft| draft.title.as_str()))
@@ -214,9 +229,7 @@ pub(super) async fn insert(
         .bind(column(drafts, |draft| draft.sticky))
         .bind(column(drafts, |draft| {
             draft.expires_at.map(|time| time.trunc_subsecs(3))
-        }));
-    let rows = super::rows(lease, query).await?;
-    Ok(created(requests, &rows)?)
+        }))
 }
 
 /// Requests, laid out as the statement wants them. SQL counts from 1.

@@ -7,6 +7,7 @@ mod bulkhead;
 mod capacity;
 mod connections;
 mod create;
+mod create_each;
 mod durability;
 mod expire;
 mod gathered;
