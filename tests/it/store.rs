@@ -85,6 +85,7 @@ contract! {
     an_address_without_a_draft_is_refused_and_takes_no_number
     a_reader_of_the_counter_misses_nothing_that_concurrent_writers_commit
     batches_that_share_users_in_opposite_order_do_not_deadlock
+    publishes_that_come_at_once_each_keep_their_number_and_their_text
     everything_that_was_given_comes_back_exactly
     a_key_creates_once_however_often_it_is_sent_at_once
     a_key_for_another_body_is_refused
@@ -405,23 +406,22 @@ fn rich_draft() -> Draft {
 }
 
 async fn everything_that_was_given_comes_back_exactly(store: Store) {
+    let address = |id, draft| Address {
+        user: user(id),
+        id: Uuid::now_v7(),
+        draft,
+    };
+    // One publish for one user goes another way than one for several.
+    comes_back_exactly(&store, vec![address("a.B_c~d@e:f-g", 1), address("7", 0)]).await;
+    comes_back_exactly(&store, vec![address("b.B_c~d@e:f-g", 1)]).await;
+}
+
+/// What is given to the first, a new user.
+async fn comes_back_exactly(store: &Store, to: Vec<Address>) {
     let rich = rich_draft();
     let before = Utc::now();
-    let given = Batch {
-        drafts: vec![Arc::new(draft("plain")), Arc::new(rich.clone())],
-        to: vec![
-            Address {
-                user: user("a.B_c~d@e:f-g"),
-                id: Uuid::now_v7(),
-                draft: 1,
-            },
-            Address {
-                user: user("7"),
-                id: Uuid::now_v7(),
-                draft: 0,
-            },
-        ],
-    };
+    let drafts = vec![Arc::new(draft("plain")), Arc::new(rich.clone())];
+    let given = Batch { drafts, to };
 
     let item = store.create(&given, None).await.unwrap().items.remove(0);
 
@@ -463,6 +463,35 @@ async fn everything_that_was_given_comes_back_exactly(store: Store) {
         ..expected
     };
     assert_eq!(format!("{read:?}"), format!("{expected:?}"));
+}
+
+async fn publishes_that_come_at_once_each_keep_their_number_and_their_text(store: Store) {
+    const USERS: [&str; 3] = ["c", "a", "b"];
+    let mut publishers = JoinSet::new();
+    for number in 0..60_usize {
+        let store = store.clone();
+        publishers.spawn(async move {
+            // Every fifth is for all of them, in another order than that of their ids.
+            let to = match number % 5 {
+                0 => &USERS[..],
+                _ => &USERS[number % 3..=number % 3],
+            };
+            let title = number.to_string();
+            let created = store.create(&batch(&title, to), None).await.unwrap();
+            (title, created.items)
+        });
+    }
+    for (title, items) in publishers.join_all().await {
+        for item in items {
+            assert_eq!(item.unread, item.seq, "nobody reads");
+            let found = store.get(&item.user, item.id).await.unwrap();
+            let found = found.notification.unwrap();
+            assert_eq!((found.seq, &found.title), (item.seq, &title));
+        }
+    }
+    for user in USERS {
+        assert_eq!(counters(&store, user).await, (28, 28));
+    }
 }
 
 async fn a_key_creates_once_however_often_it_is_sent_at_once(store: Store) {

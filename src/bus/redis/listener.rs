@@ -6,7 +6,7 @@ use fred::error::Error;
 
 use super::wire::{self, Wire};
 
-/// No message of ours is so long: a payload has 1 MiB at most.
+/// No message of ours is so long: the API takes 256 KiB at most.
 const TOO_LONG: usize = 2 * 1_024 * 1_024;
 
 /// Redis carries commands out in the order in which they came, and answers in it.

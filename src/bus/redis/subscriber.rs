@@ -27,6 +27,9 @@ const PROBE_DEADLINE: Duration = Duration::from_secs(3);
 /// From the first command of a batch to the answer of the barrier behind it.
 const BATCH_DEADLINE: Duration = Duration::from_secs(2);
 
+/// For so long after a deadline what has come by then is still read: the answer may be in it. No longer, however much there is.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// The task that owns the subscriptions.
 pub(super) struct Subscriber {
     pub(super) dialer: Dialer,
@@ -104,7 +107,11 @@ impl Subscriber {
             Err(error) => return Lost::Connection(error),
         };
         self.intake.forget_all();
-        let serving = Serving {
+        self.on(listener, backoff).run().await
+    }
+
+    fn on<'a>(&'a mut self, listener: Listener, backoff: &'a mut Backoff) -> Serving<'a> {
+        Serving {
             stage: Stage::Subscribing,
             barriers: 0,
             batch: None,
@@ -116,8 +123,7 @@ impl Subscriber {
             subscriber: self,
             backoff,
             listener,
-        };
-        serving.run().await
+        }
     }
 }
 
@@ -154,15 +160,16 @@ impl Serving<'_> {
     }
 
     async fn step(&mut self) -> Result<(), Lost> {
-        let (due, unanswered) = match self.batch {
-            Some((_, deadline)) => (None, Some(deadline)),
-            None => (self.subscriber.registry.due(), None),
+        let due = match self.batch {
+            Some(_) => None,
+            None => self.subscriber.registry.due(),
         };
-        let silence = self.probe_awaited.map(|(_, deadline)| deadline);
+        let overdue = self.overdue();
         let missing = self.is_missing.then(|| self.missing_told.next());
         let silent = self.subscriber.intake.silent_at();
         tokio::select! {
             biased;
+            () = at(overdue.map(|deadline| deadline + GRACE)) => Err(self.unheard()),
             () = at(due) => {
                 self.start_batch();
                 Ok(())
@@ -179,14 +186,29 @@ impl Serving<'_> {
                 self.mind_silent();
                 Ok(())
             }
-            // Before the deadlines: an answer that is there has come in time, however late we are.
             more = poll_fn(|context| self.listener.poll_more(context)) => {
                 more.map_err(Lost::Connection)?;
                 self.hear()
             }
-            () = at(unanswered) => Err(Lost::Subscribing(timed_out("the barrier was not answered"))),
-            () = at(silence) => Err(Lost::Silence),
+            () = at(overdue) => Err(self.unheard()),
             () = self.subscriber.registry.work() => Ok(()),
+        }
+    }
+
+    /// By when something has to be heard, if anything has.
+    fn overdue(&self) -> Option<Instant> {
+        let barrier = self.batch.iter().map(|(_, deadline)| *deadline);
+        let probe = self.probe_awaited.iter().map(|(_, deadline)| *deadline);
+        barrier.chain(probe).min()
+    }
+
+    /// What it is that was not heard in time.
+    fn unheard(&self) -> Lost {
+        match &self.batch {
+            Some((_, deadline)) if Some(*deadline) == self.overdue() => {
+                Lost::Subscribing(timed_out("the barrier was not answered"))
+            }
+            Some(_) | None => Lost::Silence,
         }
     }
 
@@ -305,5 +327,137 @@ impl Serving<'_> {
         {
             self.probe_awaited = Some((number, sent + PROBE_DEADLINE));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::pin::{Pin, pin};
+    use std::task::{Context, Poll};
+
+    use parking_lot::Mutex;
+    use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+
+    use super::super::wire::{Stream, Wire};
+    use super::super::{Channels, Overall};
+    use super::*;
+    use crate::bus::backlog::Backlog;
+    use crate::bus::envelope::Sender;
+
+    /// Serves a connection, while `redis` does what it does; answers why it was given up, and when.
+    async fn lost(
+        stream: impl Stream + 'static,
+        redis: impl Future<Output = ()>,
+    ) -> (Lost, Duration) {
+        let metrics = Arc::new(Metrics::new());
+        let registry = Arc::new(Registry::new(Duration::ZERO, Arc::clone(&metrics)));
+        let overall = Arc::new(Overall::new(1, Arc::clone(&metrics)));
+        let (backlog, _receiver) = Backlog::new();
+        let sender = Sender {
+            node: 1,
+            epoch: "e1".into(),
+        };
+        let (_probes, probes) = watch::channel(None);
+        let mut subscriber = Subscriber {
+            dialer: Dialer::new("redis://127.0.0.1:1").unwrap(),
+            intake: Intake::new(
+                Channels::new("p", 1),
+                sender,
+                Arc::clone(&registry),
+                Arc::default(),
+                Arc::new(Mutex::new(backlog)),
+                0,
+                Arc::clone(&metrics),
+            ),
+            registry,
+            joined_before: false,
+            probe_wanted: Arc::default(),
+            probes,
+            health: Arc::new(Health::new("a test".to_owned(), overall)),
+            metrics,
+        };
+        let listener = Listener::new(Wire::new(Box::new(stream)));
+        let mut backoff = backoff();
+        let serving = subscriber.on(listener, &mut backoff);
+        let began = Instant::now();
+        tokio::select! {
+            lost = serving.run() => (lost, began.elapsed()),
+            () = redis => panic!("the connection was not given up"),
+        }
+    }
+
+    /// So often has something more to say, a millisecond later, that is no answer; then it ends.
+    struct Flood(u32);
+
+    impl AsyncRead for Flood {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let Some(left) = self.0.checked_sub(1) else {
+                return Poll::Ready(Ok(()));
+            };
+            self.0 = left;
+            let later = pin!(tokio::time::advance(Duration::from_millis(1)));
+            let _yields = later.poll(context);
+            buffer.put_slice(b"*3\r\n$7\r\nmessage\r\n$1\r\nx\r\n$1\r\nx\r\n");
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Flood {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_barrier_without_an_answer_ends_the_connection() {
+        let (near, _far) = tokio::io::duplex(1_024);
+        let (lost, after) = lost(near, std::future::pending()).await;
+        assert!(matches!(lost, Lost::Subscribing(_)), "{lost}");
+        assert_eq!(after.as_secs(), BATCH_DEADLINE.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn so_does_one_whose_answer_never_comes_out_of_a_flood() {
+        let (lost, after) = lost(Flood(10_000), std::future::pending()).await;
+        assert!(matches!(lost, Lost::Subscribing(_)), "{lost}");
+        assert_eq!(after.as_secs(), (BATCH_DEADLINE + GRACE).as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_there_is_heard_by_who_comes_late() {
+        let (near, mut far) = tokio::io::duplex(1_024);
+        let redis = async {
+            let mut asked = [0; 64];
+            assert!(far.read(&mut asked).await.unwrap() > 0);
+            let answer = b"*2\r\n$4\r\npong\r\n$1\r\n1\r\n";
+            far.write_all(answer).await.unwrap();
+            // The node does not run meanwhile.
+            tokio::time::advance(BATCH_DEADLINE + GRACE / 2).await;
+            far.write_all(b"-enough\r\n").await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let (lost, after) = lost(near, redis).await;
+        assert!(
+            matches!(&lost, Lost::Subscribing(error) if error.details() == "enough"),
+            "{lost}"
+        );
+        assert_eq!(after, BATCH_DEADLINE + GRACE / 2);
     }
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, BytesMut};
+use bytes::{Buf as _, BufMut as _, BytesMut};
 use fred::error::{Error, ErrorKind};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio_util::io::poll_read_buf;
@@ -27,9 +27,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 /// One connection; dropping it closes it, and forgets whatever was still to be sent on it.
 pub(super) struct Wire {
     stream: Box<dyn Stream>,
-    outgoing: Vec<u8>,
-    /// So many of them have left.
-    written: usize,
+    outgoing: BytesMut,
     incoming: BytesMut,
 }
 
@@ -37,8 +35,7 @@ impl Wire {
     pub(super) fn new(stream: Box<dyn Stream>) -> Self {
         Self {
             stream,
-            outgoing: Vec::new(),
-            written: 0,
+            outgoing: BytesMut::new(),
             incoming: BytesMut::new(),
         }
     }
@@ -51,9 +48,7 @@ impl Wire {
                 .chain(credentials)
                 .map(|part| part.as_bytes()),
         );
-        self.stream
-            .write_all(&std::mem::take(&mut self.outgoing))
-            .await?;
+        self.stream.write_all_buf(&mut self.outgoing).await?;
         loop {
             if let Some((answer, length)) = line(&self.incoming)? {
                 let greeted = match answer {
@@ -84,7 +79,7 @@ impl Wire {
     }
 
     fn count(&mut self, of: u8, number: usize) {
-        self.outgoing.push(of);
+        self.outgoing.put_u8(of);
         self.outgoing
             .extend_from_slice(number.to_string().as_bytes());
         self.outgoing.extend_from_slice(b"\r\n");
@@ -92,16 +87,15 @@ impl Wire {
 
     /// Writes what is queued, as much of it as Redis takes now; that it takes more wakes too.
     pub(super) fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.written < self.outgoing.len() {
-            let rest = &self.outgoing[self.written..];
-            let length = ready!(Pin::new(&mut self.stream).poll_write(context, rest))?;
+        while self.outgoing.has_remaining() {
+            let stream = Pin::new(&mut self.stream);
+            let length = ready!(stream.poll_write(context, &self.outgoing))?;
             if length == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.written += length;
+            // What has left makes room for what is queued next, also while something always waits.
+            self.outgoing.advance(length);
         }
-        self.outgoing.clear();
-        self.written = 0;
         // Of TLS; nothing of TCP waits.
         Pin::new(&mut self.stream).poll_flush(context)
     }

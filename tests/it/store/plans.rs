@@ -8,7 +8,7 @@ use bellhop::store::{Confirmation, Edit, Retention, Since, Store};
 use sqlx::postgres::PgConnection;
 
 use super::import::old;
-use super::{batch, key, migrated, send_many, up_to, user};
+use super::{batch, key, migrated, send, send_many, up_to, user};
 use crate::databases::Database;
 
 /// Enough for a session that ends to leave its figures behind.
@@ -82,6 +82,7 @@ async fn sessions_ended(connection: &mut PgConnection) {
 async fn everything(store: &Store) {
     let me = user("42");
     let items = send_many(store, "42", 5).await;
+    send(store, "42").await;
     let id = items[0].id;
     for _ in 0..2 {
         store
