@@ -278,7 +278,9 @@ fn created(requests: &[Request<'_>], rows: &[PgRow]) -> Result<Vec<Option<Create
             place += 1;
             let Some(row) = rows.peek() else { continue };
             if row.try_get::<i64, _>("place")? == place {
-                items.push(created_item(address, row)?);
+                let (seq, unread) = (row.try_get("seq")?, row.try_get("unread")?);
+                let created_at = row.try_get("created_at")?;
+                items.push(created_item(address, seq, unread, created_at)?);
                 rows.next();
             }
         }
@@ -291,14 +293,20 @@ fn created(requests: &[Request<'_>], rows: &[PgRow]) -> Result<Vec<Option<Create
     Ok(all)
 }
 
-fn created_item(address: &Address, row: &PgRow) -> Result<CreatedItem, sqlx::Error> {
+/// What was written for an address; the counters as SQL has them.
+pub(super) fn created_item(
+    address: &Address,
+    seq: i64,
+    unread: i64,
+    created_at: DateTime<Utc>,
+) -> Result<CreatedItem, sqlx::Error> {
     Ok(CreatedItem {
         user: address.user.clone(),
         id: address.id,
         draft: address.draft,
-        seq: from_sql(row.try_get("seq")?)?,
-        unread: from_sql(row.try_get("unread")?)?,
-        created_at: row.try_get::<DateTime<Utc>, _>("created_at")?,
+        seq: from_sql(seq)?,
+        unread: from_sql(unread)?,
+        created_at,
     })
 }
 

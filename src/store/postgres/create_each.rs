@@ -7,10 +7,9 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 use super::connections::Lease;
-use super::create::{Request, bind_drafts};
+use super::create::{Request, bind_drafts, created_item};
 use crate::notification::Draft;
-use crate::store::row::from_sql;
-use crate::store::{Address, Created, CreatedItem, StoreError};
+use crate::store::{Address, Created, StoreError};
 
 /// As [`super::create`] has it, and a fifth cheaper: with nothing to claim, what becomes of each request is known here, and
 /// a user's notifications are counted here too. `behind` says how many of the same user's follow one.
@@ -125,14 +124,8 @@ impl<'r> Feed<'r> {
     }
 
     fn created(&self, address: &Address, behind: i64) -> Result<Created, sqlx::Error> {
-        let item = CreatedItem {
-            user: address.user.clone(),
-            id: address.id,
-            draft: address.draft,
-            seq: from_sql(self.head_seq - behind)?,
-            unread: from_sql(self.unread - behind)?,
-            created_at: self.created_at,
-        };
+        let (seq, unread) = (self.head_seq - behind, self.unread - behind);
+        let item = created_item(address, seq, unread, self.created_at)?;
         Ok(Created {
             items: vec![item],
             replayed: false,
