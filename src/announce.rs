@@ -16,20 +16,24 @@ use crate::user::UserId;
 /// Never waits and never fails: what it cannot tell now, the store tells later.
 #[derive(Clone, Debug)]
 pub struct Announcer {
+    reach: Arc<Reach>,
+    /// The history that what it announces is of; `None`: the present one.
+    of: Option<Arc<str>>,
+}
+
+/// What it tells sockets by; shared, for an announcer is made for each write.
+#[derive(Debug)]
+struct Reach {
     hub: Hub,
     bus: Bus,
     epoch: Epoch,
-    /// The history that what it announces is of; `None`: the present one.
-    of: Option<Arc<str>>,
 }
 
 impl Announcer {
     #[must_use]
     pub fn new(hub: Hub, bus: Bus, epoch: Epoch) -> Self {
         Self {
-            hub,
-            bus,
-            epoch,
+            reach: Arc::new(Reach { hub, bus, epoch }),
             of: None,
         }
     }
@@ -39,8 +43,8 @@ impl Announcer {
     #[must_use]
     pub fn before_commit(&self) -> Self {
         Self {
-            of: Some(self.epoch.get()),
-            ..self.clone()
+            reach: Arc::clone(&self.reach),
+            of: Some(self.reach.epoch.get()),
         }
     }
 
@@ -53,8 +57,12 @@ impl Announcer {
             unread: change.unread,
         };
         let event = Arc::new(Event::of(change, &self.epoch()));
-        let to = Some(change.user.clone());
-        self.tell(to, Body::Change(position, event), haste)
+        self.changed(change.user.clone(), position, event, haste)
+    }
+
+    /// The same, with the change's one event as it was encoded.
+    pub fn changed(&self, user: UserId, at: Position, event: Arc<Event>, haste: Haste) -> Sent {
+        self.tell(Some(user), Body::Change(at, event), haste)
     }
 
     /// Announces that tokens of `user` issued at or before `valid_after` (milliseconds since 1970) are revoked:
@@ -81,7 +89,7 @@ impl Announcer {
     }
 
     fn epoch(&self) -> Arc<str> {
-        self.of.clone().unwrap_or_else(|| self.epoch.get())
+        self.of.clone().unwrap_or_else(|| self.reach.epoch.get())
     }
 
     fn tell(&self, to: Option<UserId>, body: Body, haste: Haste) -> Sent {
@@ -91,8 +99,8 @@ impl Announcer {
             epoch: self.epoch(),
             body,
         };
-        self.hub.deliver(&message, Path::Local, haste);
-        self.bus.send(&message)
+        self.reach.hub.deliver(&message, Path::Local, haste);
+        self.reach.bus.send(&message)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::notification::{Change, What};
+use crate::notification::{Change, Notification, What};
 use crate::user::UserId;
 
 /// The names of the contract. Applications may not emit these themselves.
@@ -63,7 +63,7 @@ impl Event {
     pub fn of(change: &Change, epoch: &str) -> Self {
         let seq = change.seq;
         match &change.what {
-            What::New(notification) => Self::new(NEW, notification),
+            What::New(notification) => Self::created(notification),
             What::Updated(notification) => Self::new(UPDATED, notification),
             What::Deleted { id, reason } => Self::new(
                 DELETED,
@@ -74,12 +74,21 @@ impl Event {
         }
     }
 
+    /// Its payload is the notification.
+    #[must_use]
+    pub fn created(notification: &Notification) -> Self {
+        Self::new(NEW, notification)
+    }
+
     #[must_use]
     pub fn unread_count(count: u64, seq: u64) -> Self {
-        Self::new(
-            UNREAD_COUNT,
-            &serde_json::json!({ "count": count, "seq": seq }),
-        )
+        // One for each notification that is delivered: no map is made for it.
+        #[derive(Serialize)]
+        struct UnreadCount {
+            count: u64,
+            seq: u64,
+        }
+        Self::new(UNREAD_COUNT, &UnreadCount { count, seq })
     }
 
     #[must_use]

@@ -163,11 +163,15 @@ fn described(is_embedded: bool) -> OpenApiRouter<Arc<State>> {
 
 /// An answer with a JSON body. What we answer with always has a JSON form.
 fn json(status: StatusCode, body: &impl Serialize) -> Response {
-    let body = serde_json::to_vec(body).unwrap_or_default();
+    json_text(status, serde_json::to_vec(body).unwrap_or_default())
+}
+
+/// The same, of a body that is encoded already.
+fn json_text(status: StatusCode, body: impl Into<Body>) -> Response {
     (
         status,
         [(header::CONTENT_TYPE, "application/json")],
-        Body::from(body),
+        body.into(),
     )
         .into_response()
 }
