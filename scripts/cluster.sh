@@ -87,6 +87,10 @@ or through the balancer, as your back end would:
 Lose a node (the listener above is on it; one on $BALANCER_URL comes back by another node):
     kill -9 $NODE_2_PID
 
+and start it again:
+    DATABASE_URL=$postgres_url REDIS_URL=redis://127.0.0.1:$redis_port \\
+    BELLHOP_LISTEN=${NODE_2_URL#http://} BELLHOP_ADMIN_LISTEN=127.0.0.1:${admin_port[2]} $bellhop serve
+
 Ctrl-C stops everything and removes the data.
 TEXT
 }

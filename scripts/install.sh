@@ -24,6 +24,7 @@ for purpose in "$@"; do
         need redis-server redis-server
         need redis-cli redis-tools
         need psql postgresql-client
+        need openssl openssl
         ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql" ;;
     bench)
         need strace strace

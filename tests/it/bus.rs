@@ -173,7 +173,7 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     result.unwrap()
 }
 
-async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+pub async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so().await {
         assert!(Instant::now() < deadline, "did not come true: {what}");

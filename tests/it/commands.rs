@@ -1,6 +1,7 @@
 //! The program as a person runs it: the embedded default in an empty folder, and what each command answers.
 
 mod checklist;
+mod encrypted;
 mod import;
 mod inspect;
 mod tokens;

@@ -107,6 +107,21 @@ pub enum BusError {
     /// It may be another time: [`Bus::connect`] waits for it, [`ping()`] says so.
     #[error("Redis does not answer")]
     Away(#[source] fred::error::Error),
+    /// It answers, and cannot show who it is.
+    #[error(
+        "Redis has no certificate that this machine trusts; a private authority's goes into the file that SSL_CERT_FILE names"
+    )]
+    Untrusted(#[source] fred::error::Error),
+}
+
+impl From<fred::error::Error> for BusError {
+    fn from(error: fred::error::Error) -> Self {
+        // rustls says so inside an error of input and output, and fred passes on its text.
+        match error.details().contains("InvalidCertificate") {
+            true => Self::Untrusted(error),
+            false => Self::Away(error),
+        }
+    }
 }
 
 /// One node's end of the bus.

@@ -8,11 +8,7 @@ use super::connection::Dialer;
 /// Connects, with the credentials in the address, and has one `PING` answered. It takes some seconds at most.
 pub async fn ping(url: &str) -> Result<(), BusError> {
     let dialer = Dialer::new(url)?;
-    let opened = dialer.open().await;
-    let connection = opened.map_err(BusError::Away)?;
-    connection
-        .client
-        .ping::<()>(None)
-        .await
-        .map_err(BusError::Away)
+    let connection = dialer.open().await?;
+    connection.client.ping::<()>(None).await?;
+    Ok(())
 }
