@@ -8,15 +8,19 @@ scripts/install.sh build services balancer
 . scripts/services.sh
 nodes=(1 2 3)
 
+settings() { # settings <port> <admin port>: a node's, but for the secret
+    echo "DATABASE_URL=$postgres_url REDIS_URL=redis://127.0.0.1:$redis_port BELLHOP_LISTEN=127.0.0.1:$1" \
+        "BELLHOP_ADMIN_LISTEN=127.0.0.1:$2 CORS_ORIGINS=http://localhost:5173,http://localhost:4200 BELLHOP_LOG_FORMAT=text"
+}
+
 start_node() { # start_node <n>: exports NODE_n_URL and NODE_n_PID, sets admin_port[n]
     local n=$1 port
     for _ in {1..5}; do # again when a port was taken in between
         port=$(free_port $((3000 + n)))
         admin_port[n]=$(free_port $((9090 + n)))
         # In the temporary folder, so that no .env of this one changes what is tried.
-        start "node-$n" env --chdir="$work" DATABASE_URL="$postgres_url" REDIS_URL="redis://127.0.0.1:$redis_port" \
-            BELLHOP_LISTEN="127.0.0.1:$port" BELLHOP_ADMIN_LISTEN="127.0.0.1:${admin_port[n]}" \
-            CORS_ORIGINS=http://localhost:5173,http://localhost:4200 RUST_LOG="${RUST_LOG:-info}" BELLHOP_LOG_FORMAT=text "$(realpath "$BELLHOP")" serve
+        # shellcheck disable=SC2046 # a list of settings
+        start "node-$n" env --chdir="$work" $(settings "$port" "${admin_port[n]}") RUST_LOG="${RUST_LOG:-info}" "$(realpath "$BELLHOP")" serve
         if ready "node-$n" curl -fsS --max-time 2 "http://127.0.0.1:${admin_port[n]}/readyz"; then
             export "NODE_${n}_URL=http://127.0.0.1:$port" "NODE_${n}_PID=${pid_of[node-$n]}"
             return
@@ -87,11 +91,10 @@ or through the balancer, as your back end would:
 Lose a node (the listener above is on it; one on $BALANCER_URL comes back by another node):
     kill -9 $NODE_2_PID
 
-and start it again:
-    DATABASE_URL=$postgres_url REDIS_URL=redis://127.0.0.1:$redis_port \\
-    BELLHOP_LISTEN=${NODE_2_URL#http://} BELLHOP_ADMIN_LISTEN=127.0.0.1:${admin_port[2]} $bellhop serve
+and start it again; it ends by a Ctrl-C of its own:
+    env --chdir=$work JWT_SECRET=$JWT_SECRET $(settings "${NODE_2_URL##*:}" "${admin_port[2]}") $(realpath "$BELLHOP") serve
 
-Ctrl-C stops everything and removes the data.
+Ctrl-C here stops the rest and removes the data.
 TEXT
 }
 

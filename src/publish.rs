@@ -84,8 +84,9 @@ impl Publisher {
         let (means, announcer) = (Arc::clone(&self.0), self.0.announcer.before_commit());
         let batch = batch(drafts, to);
         let work = self.0.tasks.spawn(async move {
-            let written = means.remember_and_tell(&announcer, &batch, key.as_ref());
-            written.await
+            means
+                .remember_and_tell(&announcer, &batch, key.as_ref())
+                .await
         });
         Ok(work.await.map_err(PublishError::Interrupted)??)
     }

@@ -157,7 +157,7 @@ pub(super) async fn test(
     created_one(&published)
 }
 
-/// The notification as its event has it, and one member more.
+/// The notification as its event has it, and one member more, which no notification has.
 fn created_one(published: &Published) -> Result<Response, Problem> {
     let item = published.items.first();
     let members = item.and_then(|item| item.event.payload.get().strip_suffix('}'));

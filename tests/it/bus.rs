@@ -1,7 +1,7 @@
 //! A message reaches the nodes that hold its user, through whatever happens to Redis.
 
 mod proxy;
-mod server;
+pub mod server;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -173,7 +173,7 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     result.unwrap()
 }
 
-pub async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so().await {
         assert!(Instant::now() < deadline, "did not come true: {what}");

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use fred::clients::Client;
-use fred::error::Error;
+use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike, EventInterface};
 use fred::types::config::{Config, ConnectionConfig, PerformanceConfig, Server, TlsConnector};
 use fred::types::{Builder, ConnectHandle};
@@ -23,6 +23,10 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The shortest and the longest pause before another attempt.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// For a Redis that an authority of one's own vouches for.
+pub(super) const TRUST: &str =
+    "set SSL_CERT_FILE to a file of the authorities to trust, in place of the system's";
 
 /// Knows how to open connections.
 #[derive(Clone)]
@@ -57,7 +61,13 @@ impl Drop for Driver {
 
 impl Dialer {
     pub(super) fn new(url: &str) -> Result<Self, BusError> {
-        let mut config = Config::from_url(url).map_err(BusError::Url)?;
+        let mut config = Config::from_url(url).map_err(|error| {
+            // fred reads the authorities as soon as an address asks for TLS.
+            match error.kind() == &ErrorKind::Tls {
+                true => BusError::Authorities(error),
+                false => BusError::Url(error),
+            }
+        })?;
         if config.server.is_clustered() {
             return Err(BusError::ClusterUrl);
         }
@@ -141,14 +151,20 @@ impl Driver {
     async fn ended(&mut self) -> Error {
         match (&mut self.0).await {
             Ok(Err(error)) => error,
-            Ok(Ok(())) => Error::new(fred::error::ErrorKind::IO, "the connection was closed"),
-            Err(panicked) => Error::new(fred::error::ErrorKind::Unknown, panicked.to_string()),
+            Ok(Ok(())) => Error::new(ErrorKind::IO, "the connection was closed"),
+            Err(panicked) => Error::new(ErrorKind::Unknown, panicked.to_string()),
         }
     }
 }
 
+/// What to do about an error that says only that a certificate's issuer is unknown.
+pub(super) fn advice(error: &str) -> Option<&'static str> {
+    // rustls says so inside an error of input and output, and fred passes on its text.
+    error.contains("UnknownIssuer").then_some(TRUST)
+}
+
 pub(super) fn timed_out(what: &'static str) -> Error {
-    Error::new(fred::error::ErrorKind::Timeout, what)
+    Error::new(ErrorKind::Timeout, what)
 }
 
 /// The pauses between two attempts to connect.

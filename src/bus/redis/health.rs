@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::connection::advice;
 use crate::metrics::Metrics;
 
 /// The two directions, each with a connection of its own.
@@ -119,6 +120,7 @@ impl Health {
             tracing::warn!(
                 redis = %self.place,
                 %cause,
+                advice = advice(&cause.to_string()),
                 "degraded: the bus is away, and until it is back sockets on other nodes hear from the store, a second later"
             );
         } else {

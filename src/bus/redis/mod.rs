@@ -35,7 +35,7 @@ use tokio::time::Instant;
 
 pub use self::ping::ping;
 
-use self::connection::Dialer;
+use self::connection::{Dialer, TRUST};
 use self::health::{Direction, Health, Overall};
 use self::intake::Intake;
 use self::outbox::Outbox;
@@ -107,19 +107,18 @@ pub enum BusError {
     /// It may be another time: [`Bus::connect`] waits for it, [`ping()`] says so.
     #[error("Redis does not answer")]
     Away(#[source] fred::error::Error),
-    /// It answers, and cannot show who it is.
-    #[error(
-        "Redis has no certificate that this machine trusts; a private authority's goes into the file that SSL_CERT_FILE names"
-    )]
+    /// It answers, and this machine trusts nobody who vouches for it. Only [`ping()`] says so, and not of Sentinels.
+    #[error("Redis has a certificate of an authority that is not trusted: {TRUST}")]
     Untrusted(#[source] fred::error::Error),
+    #[error("the authorities to trust cannot be read; the system's or those in SSL_CERT_FILE")]
+    Authorities(#[source] fred::error::Error),
 }
 
 impl From<fred::error::Error> for BusError {
     fn from(error: fred::error::Error) -> Self {
-        // rustls says so inside an error of input and output, and fred passes on its text.
-        match error.details().contains("InvalidCertificate") {
-            true => Self::Untrusted(error),
-            false => Self::Away(error),
+        match connection::advice(error.details()) {
+            Some(_trust) => Self::Untrusted(error),
+            None => Self::Away(error),
         }
     }
 }

@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
 
 use super::{EXPOSED, sticky};
-use crate::bus::redis;
+use crate::bus::redis::{self, BusError};
 use crate::command::Failure;
 use crate::config::{Config, LogFormat, LogUserIds, Secret, Transport};
 use crate::store::{Store, StoreError};
@@ -153,8 +153,13 @@ async fn one_redis_answers(secret: &Secret) -> Result<String, String> {
     match tokio::time::timeout(DEADLINE, redis::ping(secret.expose())).await {
         Ok(Ok(())) => is_guarded(secret).map(|guard| format!("{place} answers; {guard}")),
         Ok(Err(error)) => {
+            let what_to_do = match &error {
+                BusError::Untrusted(_) | BusError::Authorities(_) => "",
+                BusError::Url(_) | BusError::Twice | BusError::ClusterUrl => ": mend REDIS_URL",
+                BusError::Away(_) => ": start it, or mend REDIS_URL",
+            };
             let Failure(cause) = error.into();
-            Err(format!("{place}: {cause}: start it, or mend REDIS_URL"))
+            Err(format!("{place}: {cause}{what_to_do}"))
         }
         Err(_late) => Err(format!(
             "{place} does not answer: start it, or mend REDIS_URL"

@@ -1,6 +1,7 @@
 //! A Redis of the test's own, which may be killed, paused and started anew; and the one that is shared.
 
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use fred::prelude::*;
@@ -27,7 +28,22 @@ pub struct Server {
     port: u16,
     directory: tempfile::TempDir,
     process: Option<Child>,
+    /// It speaks nothing but TLS, to whoever has its password.
+    encrypted: bool,
 }
+
+/// What [`certify`] asks for: an authority that signed itself, and a server at an address.
+const REQUEST: &str = "
+[req]
+distinguished_name = name
+prompt = no
+[name]
+CN = Bellhop's tests
+[authority]
+basicConstraints = critical, CA:TRUE
+[server]
+subjectAltName = IP:127.0.0.1
+";
 
 impl Server {
     /// A server that is not started yet, on a port that is free now.
@@ -41,6 +57,7 @@ impl Server {
             port,
             directory: tempfile::tempdir().unwrap(),
             process: None,
+            encrypted: false,
         }
     }
 
@@ -50,27 +67,57 @@ impl Server {
         server
     }
 
+    /// One that speaks TLS, with a certificate that [`Server::authority`] vouches for.
+    pub async fn encrypted() -> Self {
+        let mut server = Self::new();
+        certify(server.directory.path());
+        server.encrypted = true;
+        server.start().await;
+        server
+    }
+
+    pub fn authority(&self) -> PathBuf {
+        self.directory.path().join("authority.pem")
+    }
+
     pub fn address(&self) -> (&'static str, u16) {
         ("127.0.0.1", self.port)
     }
 
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        let (scheme, password) = match self.encrypted {
+            true => ("rediss", ":hunter2@"),
+            false => ("redis", ""),
+        };
+        format!("{scheme}://{password}127.0.0.1:{}", self.port)
     }
 
     /// Returns when it answers.
     pub async fn start(&mut self) {
-        let process = Command::new("redis-server")
-            .args([
+        let port = self.port.to_string();
+        let listen = match self.encrypted {
+            true => &[
                 "--port",
-                &self.port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--dir",
-            ])
-            .arg(self.directory.path())
+                "0",
+                "--tls-port",
+                &port,
+                "--tls-cert-file",
+                "server.pem",
+                "--tls-key-file",
+                "key.pem",
+                "--tls-ca-cert-file",
+                "authority.pem",
+                "--tls-auth-clients",
+                "no",
+                "--requirepass",
+                "hunter2",
+            ][..],
+            false => &["--port", &port],
+        };
+        let process = Command::new("redis-server")
+            .args(listen)
+            .args(["--bind", "127.0.0.1", "--save", ""])
+            .current_dir(self.directory.path())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
@@ -96,6 +143,27 @@ impl Server {
             .status();
         assert!(sent.unwrap().success());
     }
+}
+
+/// Makes an authority, a server's certificate of it, and their key, in `folder`.
+fn certify(folder: &Path) {
+    std::fs::write(folder.join("request.cnf"), REQUEST).unwrap();
+    let openssl = |arguments: &str| {
+        let output = Command::new("openssl")
+            .args(arguments.split(' '))
+            .current_dir(folder)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{arguments}: {output:?}");
+    };
+    openssl("ecparam -name prime256v1 -genkey -noout -out key.pem");
+    openssl(
+        "req -config request.cnf -new -x509 -days 1 -key key.pem -extensions authority -out authority.pem",
+    );
+    openssl("req -config request.cnf -new -key key.pem -out server.csr");
+    openssl(
+        "x509 -req -in server.csr -days 1 -CA authority.pem -CAkey key.pem -set_serial 1 -extfile request.cnf -extensions server -out server.pem",
+    );
 }
 
 impl Drop for Server {

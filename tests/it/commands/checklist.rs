@@ -40,8 +40,9 @@ fn the_embedded_default_is_not_for_production() {
         assert_eq!(line.starts_with('✓'), is_met, "{line}");
     }
     assert!(error.contains("6 of the 8 points"), "{error}");
-    let (code, ..) = run(folder.path(), &["check-config"]);
+    let (code, output, _) = run(folder.path(), &["check-config"]);
     assert_eq!(code, 0, "only when it is asked for");
+    assert!(output.contains("Nothing was connected to"), "{output}");
 }
 
 #[test]
