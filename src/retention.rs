@@ -19,10 +19,14 @@ const EXPIRY_PERIOD: Duration = Duration::from_secs(1);
 /// Notifications that one transaction ends: it holds the locks of their users.
 const AT_ONCE: u32 = 200;
 
-/// Users, and keys, that one look at what is too old covers.
-const PAGE: u32 = 200;
+/// Users that one look at what is too old covers. It reads all that they have, and for that time a core is busy: a page
+/// is small beside what nodes do in a second.
+const USERS: u32 = 50;
 
-/// Pause between two pages, and after a first failure: a million users are looked at in less than two hours,
+/// Keys that one look covers: it has to keep up with publishers that use a new one for each publish.
+const KEYS: u32 = 2_000;
+
+/// Pause between two pages, and after a first failure: a million users are looked at in less than six hours,
 /// if they have not much. What a page reads at most is bounded by the store.
 const PAGE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -115,14 +119,14 @@ impl Keeper {
         keys: &mut Option<(String, String)>,
     ) -> Result<(), InboxError> {
         let of_users = self.retain_one_page(users).await;
-        *keys = self.store.forget_keys(keys.clone(), PAGE).await?;
+        *keys = self.store.forget_keys(keys.clone(), KEYS).await?;
         of_users
     }
 
     /// The walk goes on behind a user whose turn failed, who has another one in the next round: else one
     /// inbox that cannot be worked on would end retention for all that come after it.
     async fn retain_one_page(&self, users: &mut Option<UserId>) -> Result<(), InboxError> {
-        let page = self.store.users(users.as_ref(), PAGE, self.retention);
+        let page = self.store.users(users.as_ref(), USERS, self.retention);
         let page = page.await?;
         for user in page.due {
             let retained = self.retain(&user).await;
