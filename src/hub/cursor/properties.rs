@@ -53,7 +53,7 @@ fn live_through(limits: Limits, choices: &[u16], history: &mut Vec<Move>) -> Res
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn after_any_history_the_client_has_everything(

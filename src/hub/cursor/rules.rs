@@ -188,6 +188,31 @@ fn a_client_that_is_to_fetch_the_list_later_is_not_told_of_a_gap_instead() {
     assert_eq!(wire.said(), ["count 9000 at 900", "Connect at 900"]);
 }
 
+#[test]
+fn a_client_that_was_told_of_a_reset_misses_nothing_though_it_was_to_fetch_the_list_later() {
+    let (mut cursor, _) = Cursor::<u64>::new(None, false);
+    cursor.spread();
+    let _overtaken = read_of(cursor.subscribed());
+    let read = read_of(cursor.epoch_changed());
+    let mut wire = Wire::with_room(1);
+    let step = cursor.caught_up(read, &missed([], 7), &mut wire);
+    assert_eq!(
+        (step, wire.said()),
+        (Step::Stalled, vec!["Reset at 7".to_owned()])
+    );
+
+    // It has the list by now, and an eighth change is committed.
+    let read = read_of(cursor.drained());
+    assert_eq!(read.since, Some(7));
+    let mut wire = Wire::wide();
+    let step = cursor.caught_up(read, &missed([8], 8), &mut wire);
+    assert_eq!(step, Step::Nothing);
+    let said = ["change 8", "count 80 at 8", "synced at 8, 1 replayed"];
+    assert_eq!(wire.said(), said);
+    assert_eq!(cursor.connect_due(&mut wire), Step::Nothing);
+    assert_eq!(wire.said(), Vec::<String>::new());
+}
+
 /// Answers the first read of a cursor, and forgets what was said.
 fn cursor_at(cursor: &mut Cursor<u64>, read: Read, head: u64, wire: &mut Wire) {
     assert_eq!(

@@ -42,6 +42,8 @@ impl<E> Cursor<E> {
         if let Some(reason) = self.owed.refresh {
             emit(outlet, Item::Refresh { reason, seq: head })?;
             self.owed.refresh = None;
+            // It fetches the list now, and what comes after that list it must not miss: it is not new any more.
+            self.owed.connect_later &= reason == Reason::Gap;
         }
         Ok(())
     }
