@@ -130,8 +130,8 @@ const NARROW: Limits = Limits {
 const ENOUGH: usize = 1_000_000;
 
 /// The worlds that are searched, each wide in one direction: order, room, coming back, other epochs, coming with
-/// many others, and little room where the store fails.
-const WORLDS: [Limits; 6] = [
+/// many others, the same with little room when history is replaced, and little room where the store fails.
+const WORLDS: [Limits; 7] = [
     Limits {
         commits: 3,
         replay: 2,
@@ -164,6 +164,13 @@ const WORLDS: [Limits; 6] = [
         spread: true,
         reconnects: 1,
         losses: 1,
+        ..NARROW
+    },
+    Limits {
+        commits: 2,
+        spread: true,
+        capacity: 1,
+        failovers: 1,
         ..NARROW
     },
     Limits {
