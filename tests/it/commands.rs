@@ -22,6 +22,9 @@ use serde_json::{Value, json};
 /// How long the program may take for anything.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// A secret that nodes and commands share, where none is to be made up.
+const SECRET: &str = "--jwt-secret=0123456789abcdef0123456789abcdef";
+
 /// The program in `folder`, with nothing in its environment but what it needs to run.
 pub fn bellhop(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bellhop"));
@@ -638,7 +641,6 @@ fn what_can_be_done_without_a_node_is() {
     ] {
         assert!(output.contains(word), "{word}");
     }
-    let secret = "--jwt-secret=0123456789abcdef0123456789abcdef";
     let (code, token, _) = run(
         folder,
         &[
@@ -649,7 +651,7 @@ fn what_can_be_done_without_a_node_is() {
             "notifications:publish",
             "--ttl",
             "15m",
-            secret,
+            SECRET,
         ],
     );
     assert_eq!((code, token.trim().split('.').count()), (0, 3));
@@ -713,8 +715,7 @@ fn an_empty_variable_counts_as_unset() {
         std::fs::remove_file(folder.join(".env")).unwrap();
     }
 
-    let secret = "--jwt-secret=0123456789abcdef0123456789abcdef";
-    let mut command = bellhop(folder, &["token", "--user", "42", secret]);
+    let mut command = bellhop(folder, &["token", "--user", "42", SECRET]);
     let claims = ["JWT_ISSUER", "JWT_AUDIENCE", "JWT_USER_CLAIM"];
     let (_, token, _) = answers(command.envs(claims.map(|name| (name, ""))));
     let payload = token.split('.').nth(1).unwrap();

@@ -3,10 +3,8 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
-use super::{addresses, bellhop, run, serve};
+use super::{SECRET, addresses, bellhop, run, serve};
 use crate::databases::{Database, setting};
-
-const SECRET: &str = "--jwt-secret=0123456789abcdef0123456789abcdef";
 
 /// The line of one point.
 fn point<'output>(output: &'output str, name: &str) -> &'output str {

@@ -1,15 +1,28 @@
 //! Nodes that are joined by a Redis behind TLS and a password, and what is said when its certificate is not trusted.
 
-use std::process::Output;
+use std::path::Path;
+use std::process::{Command, Output};
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Running, addresses, bellhop};
+use super::{Running, SECRET, addresses, bellhop};
 use crate::bus::server::Server;
 use crate::databases::Database;
 
-const SECRET: &str = "--jwt-secret=0123456789abcdef0123456789abcdef";
+/// A node that is not started yet, and its address.
+fn node(folder: &Path, database: &Database, redis: &Server) -> (Command, String) {
+    let [listen, admin] = addresses();
+    let settings = [
+        &format!("--listen={listen}"),
+        &format!("--admin-listen={admin}"),
+        &format!("--database-url={}", database.url),
+        &format!("--redis-url={}", redis.url()),
+        "--log=bellhop=debug",
+        SECRET,
+    ];
+    (bellhop(folder, &settings), format!("http://{listen}"))
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_are_joined_by_tls_to_a_redis_whose_authority_they_are_told_to_trust() {
@@ -19,20 +32,11 @@ async fn nodes_are_joined_by_tls_to_a_redis_whose_authority_they_are_told_to_tru
     let redis = Server::encrypted().await;
     let folder = tempfile::tempdir().unwrap();
     let node = || {
-        let [listen, admin] = addresses();
-        let settings = [
-            &format!("--listen={listen}"),
-            &format!("--admin-listen={admin}"),
-            &format!("--database-url={}", database.url),
-            &format!("--redis-url={}", redis.url()),
-            "--log=bellhop=debug",
-            SECRET,
-        ];
-        let mut command = bellhop(folder.path(), &settings);
+        let (mut command, url) = node(folder.path(), &database, &redis);
         command.env("SSL_CERT_FILE", redis.authority());
         let node = Running::start(command);
         node.line("the bus is joined");
-        (node, format!("http://{listen}"))
+        (node, url)
     };
     let ((_one, here), (_other, there)) = (node(), node());
 
@@ -64,10 +68,13 @@ async fn a_redis_for_which_nobody_vouches_is_reported_with_what_to_set() {
     };
     let redis = Server::encrypted().await;
     let folder = tempfile::tempdir().unwrap();
-    let database = format!("--database-url={}", database.url);
-    let url = format!("--redis-url={}", redis.url());
-    let check = ["check-config", "--production", &database, &url];
-    let told = |trusted: Option<&std::path::Path>| {
+    let check = [
+        "check-config",
+        "--production",
+        &format!("--database-url={}", database.url),
+        &format!("--redis-url={}", redis.url()),
+    ];
+    let told = |trusted: Option<&Path>| {
         let mut command = bellhop(folder.path(), &check);
         command.envs(trusted.map(|file| ("SSL_CERT_FILE", file)));
         let Output { stdout, stderr, .. } = command.output().unwrap();
@@ -87,11 +94,7 @@ async fn a_redis_for_which_nobody_vouches_is_reported_with_what_to_set() {
     assert!(trusted.contains("TLS and a password"), "{trusted}");
 
     // A node says so in its log.
-    let [listen, admin] = addresses();
-    let listen = format!("--listen={listen}");
-    let admin = format!("--admin-listen={admin}");
-    let node = [listen.as_str(), &admin, &database, &url, SECRET];
-    let node = Running::start(bellhop(folder.path(), &node));
+    let node = Running::start(node(folder.path(), &database, &redis).0);
     let line = node.line("degraded: the bus is away");
     assert!(line.contains("set SSL_CERT_FILE"), "{line}");
 }

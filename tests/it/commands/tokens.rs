@@ -8,10 +8,8 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{Running, addresses, bellhop, run, serve, token};
+use super::{Running, SECRET, addresses, bellhop, run, serve, token};
 use crate::databases::Database;
-
-const SECRET: &str = "--jwt-secret=0123456789abcdef0123456789abcdef";
 
 #[test]
 fn a_new_key_is_shown_once_with_the_setting_for_it() {
