@@ -17,7 +17,7 @@ use crate::bus::Bus;
 use crate::history::History;
 use crate::hub::{Compared, Head, Hub, Served};
 use crate::metrics::{Metrics, Repair, SocketRead};
-use crate::store::{Standing, Store, StoreError};
+use crate::store::{Known, Standing, Store, StoreError};
 use crate::tasks::Tasks;
 use crate::tick;
 use crate::user::UserId;
@@ -313,11 +313,13 @@ impl Feed {
             .socket_reads
             .of(SocketRead::Feed)
             .increment(1);
-        let users: Vec<_> = served.iter().map(|served| served.user.clone()).collect();
-        let standings = shared.store.standings(&users).await?;
+        let known: Vec<_> = served.iter().map(known).collect();
+        let standings = shared.store.contradicted(&known).await?;
         let mut compared = Compared::default();
         for (served, standing) in served.iter().zip(standings) {
-            shared.hub.compare(served, head(standing), &mut compared);
+            if let Some(standing) = standing {
+                shared.hub.compare(served, head(standing), &mut compared);
+            }
         }
         let Compared { ahead, behind } = compared;
         // If the epoch says so as well, all are told at once, and these with them.
@@ -353,6 +355,13 @@ fn paced(
     let rest = took.mul_f64((1.0 / (SHARE * f64::from(width)) - 1.0).max(0.0));
     let pause = period.mul_f64(part).saturating_sub(took).max(rest);
     (pause, (pause + took).div_f64(part))
+}
+
+fn known(served: &Served) -> Known<'_> {
+    Known {
+        user: &served.user,
+        head: served.settled(),
+    }
 }
 
 fn head(standing: Standing) -> Head {

@@ -1,5 +1,6 @@
 //! Time passes: ends notifications whose time is over, and forgets what is too old.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,15 +20,22 @@ const EXPIRY_PERIOD: Duration = Duration::from_secs(1);
 /// Notifications that one transaction ends: it holds the locks of their users.
 const AT_ONCE: u32 = 200;
 
-/// Users that one look at what is too old covers. It reads all that they have, and for that time a core is busy: a page
-/// is small beside what nodes do in a second.
-const USERS: u32 = 50;
+/// Users that one look at what is too old covers, at least and at most, and while nobody knows how many there are. It reads
+/// all that they have, and for that time a core is busy: so it covers few, as long as all have their turn in
+/// [`ROUND_PAGES`].
+const USERS: RangeInclusive<u64> = 2..=1_000;
+const USERS_UNLESS_KNOWN: u64 = 50;
+
+/// In how many pages all users are looked at: six hours. Where that would be more than [`USERS`] a page, it takes longer.
+const ROUND_PAGES: u64 = 6 * 60 * 60;
+
+/// Pages until it is asked anew how many users there are.
+const ESTIMATED_FOR: u32 = 60;
 
 /// Keys that one look covers: it has to keep up with publishers that use a new one for each publish.
 const KEYS: u32 = 2_000;
 
-/// Pause between two pages, and after a first failure: a million users are looked at in less than six hours,
-/// if they have not much. What a page reads at most is bounded by the store.
+/// Pause between two pages, and after a first failure. What a page reads at most is bounded by the store.
 const PAGE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Pause after all of them, and after several failures.
@@ -41,6 +49,18 @@ pub struct Keeper {
     inbox: Inbox,
     metrics: Arc<Metrics>,
     retention: Retention,
+}
+
+/// Where the walks over all users and all keys are.
+#[derive(Debug, Default)]
+struct Walk {
+    /// Behind whom the next page begins; `None`: at the start.
+    users: Option<UserId>,
+    keys: Option<(String, String)>,
+    /// Users of a page.
+    page: u32,
+    /// Pages of users until now.
+    pages: u32,
 }
 
 impl Keeper {
@@ -82,18 +102,17 @@ impl Keeper {
     ///
     /// No index serves it, so that publishing pays for none: each page is a range of the primary key.
     pub async fn forget(self, stop: CancellationToken) {
-        // `None`: at the start.
-        let (mut users, mut keys) = (None, None);
+        let mut walk = Walk::default();
         let mut after_failures = Backoff::new(PAGE_PAUSE, ROUND_PAUSE);
         let mut away = false;
         loop {
             let outcome = tokio::select! {
-                outcome = self.forget_one_page(&mut users, &mut keys) => outcome,
+                outcome = self.forget_one_page(&mut walk) => outcome,
                 () = stop.cancelled() => return,
             };
             let failed = outcome.is_err();
             away = self.report(outcome, away, "cannot forget what is too old");
-            let at_the_end = users.is_none() && keys.is_none();
+            let at_the_end = walk.users.is_none() && walk.keys.is_none();
             let next = if failed {
                 Instant::now() + after_failures.pause()
             } else if at_the_end {
@@ -113,27 +132,29 @@ impl Keeper {
 
     /// Of users and of keys alike, each after where the last page ended, whatever becomes of the others; of two
     /// failures one is told.
-    async fn forget_one_page(
-        &self,
-        users: &mut Option<UserId>,
-        keys: &mut Option<(String, String)>,
-    ) -> Result<(), InboxError> {
-        let of_users = self.retain_one_page(users).await;
-        *keys = self.store.forget_keys(keys.clone(), KEYS).await?;
+    async fn forget_one_page(&self, walk: &mut Walk) -> Result<(), InboxError> {
+        let of_users = self.retain_one_page(walk).await;
+        walk.keys = self.store.forget_keys(walk.keys.clone(), KEYS).await?;
         of_users
     }
 
     /// The walk goes on behind a user whose turn failed, who has another one in the next round: else one
     /// inbox that cannot be worked on would end retention for all that come after it.
-    async fn retain_one_page(&self, users: &mut Option<UserId>) -> Result<(), InboxError> {
-        let page = self.store.users(users.as_ref(), USERS, self.retention);
+    async fn retain_one_page(&self, walk: &mut Walk) -> Result<(), InboxError> {
+        if walk.pages.is_multiple_of(ESTIMATED_FOR) {
+            walk.page = page_of(self.store.estimated_users().await?);
+        }
+        let page = self
+            .store
+            .users(walk.users.as_ref(), walk.page, self.retention);
         let page = page.await?;
+        walk.pages = walk.pages.wrapping_add(1);
         for user in page.due {
             let retained = self.retain(&user).await;
-            *users = Some(user);
+            walk.users = Some(user);
             retained?;
         }
-        *users = page.next;
+        walk.users = page.next;
         Ok(())
     }
 
@@ -153,5 +174,25 @@ impl Keeper {
             tracing::warn!(error = &error as &dyn std::error::Error, "{what}");
         }
         is_unavailable
+    }
+}
+
+/// How many of so many users a page covers.
+fn page_of(users: Option<u64>) -> u32 {
+    let page = users.map_or(USERS_UNLESS_KNOWN, |users| users.div_ceil(ROUND_PAGES));
+    u32::try_from(page.clamp(*USERS.start(), *USERS.end())).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_as_small_as_a_round_of_six_hours_allows() {
+        assert_eq!(page_of(None), 50);
+        assert_eq!(page_of(Some(0)), 2);
+        assert_eq!(page_of(Some(10_000)), 2);
+        assert_eq!(page_of(Some(1_000_000)), 47);
+        assert_eq!(page_of(Some(1_000_000_000)), 1_000);
     }
 }

@@ -40,9 +40,10 @@ impl Served {
         }
     }
 
-    /// Whether this contradicts none of them.
-    fn is_confirmed_by(&self, head: Head) -> bool {
-        self.is_settled && self.most == Some(head.seq) && head.valid_after.is_none()
+    /// The head that contradicts none of them, unless tokens of the user are revoked; `None`: no head does.
+    #[must_use]
+    pub fn settled(&self) -> Option<u64> {
+        self.most.filter(|_| self.is_settled)
     }
 }
 
@@ -106,9 +107,6 @@ impl Hub {
 
     /// Compares the sockets of a user with what the store said after that, and closes those whose tokens are revoked.
     pub fn compare(&self, before: &Served, head: Head, compared: &mut Compared) {
-        if before.is_confirmed_by(head) {
-            return;
-        }
         // Else they may have been served more meanwhile.
         let is_ahead = before.most.is_some_and(|most| most > head.seq);
         let seats = self.seats_of(&before.user).into_iter();

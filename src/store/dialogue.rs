@@ -126,6 +126,13 @@ pub struct Since {
     pub seq: u64,
 }
 
+/// A user, and the seq of the last change as somebody knows it; `None`: nobody does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known<'u> {
+    pub user: &'u UserId,
+    pub head: Option<u64>,
+}
+
 /// One notification, if there is such a one that is not deleted, and the user's standing of the same snapshot.
 #[derive(Debug)]
 pub struct Found {

@@ -24,8 +24,8 @@ use crate::user::UserId;
 
 pub use self::dialogue::{
     Address, Batch, Bulk, Confirmation, Counters, Created, CreatedItem, Deletion, Edit, Erasure,
-    Found, Gone, IdempotencyKey, Imported, InspectedRow, Inspection, ListQuery, Missed, MissedRow,
-    Page, Retained, Retention, Revocation, RowState, Since, Standing, Updated, UserPage,
+    Found, Gone, IdempotencyKey, Imported, InspectedRow, Inspection, Known, ListQuery, Missed,
+    MissedRow, Page, Retained, Retention, Revocation, RowState, Since, Standing, Updated, UserPage,
     ValidAfter,
 };
 pub use self::error::StoreError;
@@ -296,6 +296,14 @@ impl Store {
         }
     }
 
+    /// How many users there are, more or less; `None`: nobody has counted.
+    pub async fn estimated_users(&self) -> Result<Option<u64>, StoreError> {
+        match self {
+            Self::Sqlite(_) => Ok(sqlite::Store::estimated_users()),
+            Self::Postgres(store) => store.estimated_users().await,
+        }
+    }
+
     /// The users after `after`, at most `limit`, and which of them have more than `retention` lets them keep.
     /// Of users who have much, fewer are a page; one at least.
     pub async fn users(
@@ -390,6 +398,18 @@ impl Store {
         match self {
             Self::Sqlite(store) => store.standings(users).await,
             Self::Postgres(store) => store.standings(users).await,
+        }
+    }
+
+    /// The standings of those who do not stand where they are known to, or have tokens that are revoked; `None` for the
+    /// others. In their order: one statement, one key look-up for each, and when nothing has changed nothing comes back.
+    pub async fn contradicted(
+        &self,
+        known: &[Known<'_>],
+    ) -> Result<Vec<Option<Standing>>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.contradicted(known).await,
+            Self::Postgres(store) => store.contradicted(known).await,
         }
     }
 

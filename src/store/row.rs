@@ -131,6 +131,46 @@ impl FeedRow {
     }
 }
 
+/// The columns that a [`ContradictionRow`] is read from, of `asked` beside a `user_feed` that may be missing.
+macro_rules! contradiction_columns {
+    () => {
+        "asked.place, coalesce(user_feed.head_seq, 0) AS head_seq, coalesce(user_feed.unread, 0) AS unread, \
+         user_feed.valid_after"
+    };
+}
+pub(super) use contradiction_columns;
+
+/// How a user stands who was asked for at a place, from 0.
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct ContradictionRow {
+    place: i64,
+    head_seq: i64,
+    unread: i64,
+    valid_after: Option<Time>,
+}
+
+impl ContradictionRow {
+    /// The standings by place: `None` where there is no row.
+    pub(super) fn standings(
+        rows: Vec<Self>,
+        places: usize,
+    ) -> Result<Vec<Option<Standing>>, sqlx::Error> {
+        let mut standings = vec![None; places];
+        for row in rows {
+            let feed = FeedRow {
+                head_seq: row.head_seq,
+                unread: row.unread,
+                valid_after: row.valid_after,
+                ..FeedRow::default()
+            };
+            let place = usize::try_from(row.place).ok();
+            let place = place.and_then(|place| standings.get_mut(place));
+            *place.ok_or(sqlx::Error::RowNotFound)? = Some(feed.standing()?);
+        }
+        Ok(standings)
+    }
+}
+
 /// Leaves at most `limit` rows; answers whether there were more.
 fn cut(rows: &mut Vec<NotificationRow>, limit: u32) -> bool {
     let limit = limit as usize;

@@ -5,14 +5,24 @@ use std::collections::HashMap;
 use sqlx::{FromRow, Row};
 
 use super::Store;
-use crate::store::row::{FeedRow, columns, feed_and_rows, feed_columns, to_sql};
-use crate::store::{Missed, ROWS_FOR_MANY, Since, Standing, StoreError};
+use crate::store::row::{
+    ContradictionRow, FeedRow, columns, contradiction_columns, feed_and_rows, feed_columns, to_sql,
+};
+use crate::store::{Known, Missed, ROWS_FOR_MANY, Since, Standing, StoreError};
 use crate::user::UserId;
 
 const STANDINGS: &str = concat!(
     "SELECT user_id, ",
     feed_columns!(),
     " FROM user_feed WHERE user_id = ANY ($1)"
+);
+
+const CONTRADICTED: &str = concat!(
+    "SELECT ",
+    contradiction_columns!(),
+    " FROM (SELECT unnest($1::text[]) AS user_id, unnest($2::bigint[]) AS head, generate_subscripts($1, 1) - 1::bigint AS place) AS asked
+     LEFT JOIN user_feed ON user_feed.user_id = asked.user_id
+     WHERE coalesce(user_feed.head_seq, 0) IS DISTINCT FROM asked.head OR user_feed.valid_after IS NOT NULL"
 );
 
 /// Ordered by the places of those asked for: where the rows end, all before the last one have theirs.
@@ -44,6 +54,22 @@ impl Store {
         }
         let standing = |user: &UserId| found.get(user.as_str()).copied().unwrap_or_default();
         Ok(users.iter().map(standing).collect())
+    }
+
+    pub(in crate::store) async fn contradicted(
+        &self,
+        known: &[Known<'_>],
+    ) -> Result<Vec<Option<Standing>>, StoreError> {
+        let ids: Vec<&str> = known.iter().map(|known| known.user.as_str()).collect();
+        let heads: Vec<Option<i64>> = known.iter().map(|known| known.head.map(to_sql)).collect();
+        let rows = self
+            .rows(sqlx::query(CONTRADICTED).bind(ids).bind(heads))
+            .await?;
+        let rows = rows.iter().map(FromRow::from_row);
+        Ok(ContradictionRow::standings(
+            rows.collect::<Result<_, _>>()?,
+            known.len(),
+        )?)
     }
 
     pub(in crate::store) async fn missed_by(

@@ -7,14 +7,24 @@ use sqlx::{FromRow, Row};
 
 use super::Store;
 use super::read::MISSED;
-use crate::store::row::{FeedRow, feed_and_rows, feed_columns, to_sql};
-use crate::store::{Missed, ROWS_FOR_MANY, Since, Standing, StoreError};
+use crate::store::row::{
+    ContradictionRow, FeedRow, contradiction_columns, feed_and_rows, feed_columns, to_sql,
+};
+use crate::store::{Known, Missed, ROWS_FOR_MANY, Since, Standing, StoreError};
 use crate::user::UserId;
 
 pub(super) const STANDINGS: &str = concat!(
     "SELECT user_feed.user_id, ",
     feed_columns!(),
     " FROM json_each(?1) AS asked CROSS JOIN user_feed ON user_feed.user_id = asked.value"
+);
+
+pub(super) const CONTRADICTED: &str = concat!(
+    "SELECT ",
+    contradiction_columns!(),
+    " FROM (SELECT key AS place, value ->> 0 AS user_id, value ->> 1 AS head FROM json_each(?1)) AS asked
+     LEFT JOIN user_feed ON user_feed.user_id = asked.user_id
+     WHERE coalesce(user_feed.head_seq, 0) IS NOT asked.head OR user_feed.valid_after IS NOT NULL"
 );
 
 impl Store {
@@ -32,6 +42,19 @@ impl Store {
         }
         let standing = |user: &UserId| found.get(user.as_str()).copied().unwrap_or_default();
         Ok(users.iter().map(standing).collect())
+    }
+
+    pub(in crate::store) async fn contradicted(
+        &self,
+        known: &[Known<'_>],
+    ) -> Result<Vec<Option<Standing>>, StoreError> {
+        let asked = known
+            .iter()
+            .map(|known| (known.user.as_str(), known.head.map(to_sql)));
+        let asked: Vec<_> = asked.collect();
+        let query = sqlx::query_as(CONTRADICTED).bind(Json(asked));
+        let rows = query.fetch_all(&mut *self.turn().await?).await?;
+        Ok(ContradictionRow::standings(rows, known.len())?)
     }
 
     /// A statement each, for none leaves the process.

@@ -41,6 +41,7 @@ async fn every_statement_finds_its_rows_by_an_index() {
     for statement in [
         expire::DUE,
         gathered::STANDINGS,
+        gathered::CONTRADICTED,
         import::INSERT,
         import::MOVE_FEEDS,
         publisher::EDIT,

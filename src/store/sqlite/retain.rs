@@ -20,7 +20,7 @@ WITH candidate AS MATERIALIZED (
 ), weighed AS (
     SELECT user_id, head_seq, sum(weight) OVER (ORDER BY user_id) - weight AS before FROM candidate
 ), page AS MATERIALIZED (
-    SELECT user_id, head_seq, CASE WHEN ?4 > 0 THEN (
+    SELECT user_id, head_seq, CASE WHEN ?4 > 0 AND head_seq > ?4 THEN (
         SELECT created_seq FROM notification
         WHERE notification.user_id = weighed.user_id AND deleted_at IS NULL
         ORDER BY created_seq DESC LIMIT 1 OFFSET ?4) END AS beyond
@@ -83,6 +83,11 @@ impl Limits {
 }
 
 impl Store {
+    /// It keeps no count, and to count would be to read all of them.
+    pub(in crate::store) fn estimated_users() -> Option<u64> {
+        None
+    }
+
     pub(in crate::store) async fn users(
         &self,
         after: Option<&UserId>,

@@ -1,6 +1,6 @@
 //! What is asked for many users at once is what each would be told alone.
 
-use bellhop::store::{Missed, Since, Standing, Store};
+use bellhop::store::{Known, Missed, Since, Standing, Store};
 use bellhop::user::UserId;
 
 use super::{send, send_many, seqs, user};
@@ -8,6 +8,7 @@ use crate::databases::Database;
 
 contract! {
     standings_come_in_the_order_of_asking
+    who_stands_where_he_is_known_to_is_not_told
     what_many_missed_is_what_each_missed
     what_does_not_fit_is_left_for_the_next_time
 }
@@ -43,6 +44,41 @@ async fn standings_come_in_the_order_of_asking(store: Store) {
     assert_eq!(standings[1], Standing::default());
     assert!(standings[2].valid_after.is_some());
     assert!(store.standings(&[]).await.unwrap().is_empty());
+}
+
+async fn who_stands_where_he_is_known_to_is_not_told(store: Store) {
+    send_many(&store, "b", 3).await;
+    send(&store, "a").await;
+    send(&store, "revoked").await;
+    store.revoke(&user("revoked")).await.unwrap();
+    let known = [
+        ("b", Some(3)),
+        ("b", Some(2)),
+        ("b", Some(4)),
+        ("b", None),
+        ("nobody", Some(0)),
+        ("nobody", Some(1)),
+        ("nobody", None),
+        ("revoked", Some(2)),
+        ("a", Some(1)),
+    ];
+    let known: Vec<_> = known.iter().map(|(id, head)| (user(id), *head)).collect();
+    let asked = known.iter().map(|(user, head)| Known { user, head: *head });
+    let asked: Vec<_> = asked.collect();
+    let contradicted = store.contradicted(&asked).await.unwrap();
+    let mut expected = Vec::new();
+    for (user, head) in &known {
+        let standing = store.standing(user).await.unwrap();
+        let is_known = *head == Some(standing.counters.seq) && standing.valid_after.is_none();
+        expected.push((!is_known).then_some(standing));
+    }
+    assert_eq!(contradicted, expected);
+    let told = contradicted.iter().map(Option::is_some);
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        [false, true, true, true, false, true, true, true, false]
+    );
+    assert!(store.contradicted(&[]).await.unwrap().is_empty());
 }
 
 async fn what_many_missed_is_what_each_missed(store: Store) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bellhop::notification::Reason;
-use bellhop::store::{Confirmation, Edit, Retention, Since, Store};
+use bellhop::store::{Confirmation, Edit, Known, Retention, Since, Store};
 use sqlx::postgres::PgConnection;
 
 use super::import::old;
@@ -133,6 +133,11 @@ async fn everything(store: &Store) {
     store.inspect(&me, 10).await.unwrap();
     store.standing(&me).await.unwrap();
     store.standings(std::slice::from_ref(&me)).await.unwrap();
+    let known = Known {
+        user: &me,
+        head: None,
+    };
+    store.contradicted(&[known]).await.unwrap();
     let since = Since {
         user: me.clone(),
         seq: 0,

@@ -369,6 +369,25 @@ async fn users_who_have_much_make_a_shorter_page(store: Store) {
     assert_eq!((second.due, second.next), (vec![user("c")], None));
 }
 
+/// PostgreSQL knows as of its last ANALYZE.
+#[tokio::test]
+async fn how_many_users_there_are_is_estimated() {
+    let Some(database) = Database::postgres().await else {
+        return;
+    };
+    let store = migrated(&database).await;
+    for id in ["a", "b", "c"] {
+        send(&store, id).await;
+    }
+    assert_eq!(store.estimated_users().await.unwrap(), None);
+    let mut connection = database.connection().await;
+    sqlx::raw_sql("ANALYZE user_feed")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(store.estimated_users().await.unwrap(), Some(3));
+}
+
 /// Lets time pass since `column` was written.
 async fn later(database: &Database, store: Store, table: &str, column: &str, hours: u32) -> Store {
     store.close().await;
