@@ -26,7 +26,8 @@ const AT_ONCE: u32 = 200;
 const USERS: RangeInclusive<u64> = 2..=1_000;
 const USERS_UNLESS_KNOWN: u64 = 50;
 
-/// In how many pages all users are looked at: six hours. Where that would be more than [`USERS`] a page, it takes longer.
+/// In how many pages all users are looked at: six hours. It takes longer where that would be more than [`USERS`] a page, or
+/// more rows than the store reads for one. So long an inbox may hold more than it may keep.
 const ROUND_PAGES: u64 = 6 * 60 * 60;
 
 /// Pages until it is asked anew how many users there are.
@@ -142,7 +143,8 @@ impl Keeper {
     /// inbox that cannot be worked on would end retention for all that come after it.
     async fn retain_one_page(&self, walk: &mut Walk) -> Result<(), InboxError> {
         if walk.pages.is_multiple_of(ESTIMATED_FOR) {
-            walk.page = page_of(self.store.estimated_users().await?);
+            // What is wrong with the store, the page itself says.
+            walk.page = page_of(self.store.estimated_users().await.unwrap_or_default());
         }
         let page = self
             .store
@@ -188,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_is_as_small_as_a_round_of_six_hours_allows() {
+    fn a_page_is_as_small_as_six_hours_allow() {
         assert_eq!(page_of(None), 50);
         assert_eq!(page_of(Some(0)), 2);
         assert_eq!(page_of(Some(10_000)), 2);

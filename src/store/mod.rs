@@ -402,7 +402,7 @@ impl Store {
     }
 
     /// The standings of those who do not stand where they are known to, or have tokens that are revoked; `None` for the
-    /// others. In their order: one statement, one key look-up for each, and when nothing has changed nothing comes back.
+    /// others. In their order: one statement, one key look-up for each; of who stands where known, only those whose tokens ever were revoked come back.
     pub async fn contradicted(
         &self,
         known: &[Known<'_>],

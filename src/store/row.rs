@@ -140,7 +140,7 @@ macro_rules! contradiction_columns {
 }
 pub(super) use contradiction_columns;
 
-/// How a user stands who was asked for at a place, from 0.
+/// How a user stands who was asked for at a place, from 1.
 #[derive(Debug, sqlx::FromRow)]
 pub(super) struct ContradictionRow {
     place: i64,
@@ -163,7 +163,7 @@ impl ContradictionRow {
                 valid_after: row.valid_after,
                 ..FeedRow::default()
             };
-            let place = usize::try_from(row.place).ok();
+            let place = usize::try_from(row.place - 1).ok();
             let place = place.and_then(|place| standings.get_mut(place));
             *place.ok_or(sqlx::Error::RowNotFound)? = Some(feed.standing()?);
         }

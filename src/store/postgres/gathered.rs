@@ -17,10 +17,12 @@ const STANDINGS: &str = concat!(
     " FROM user_feed WHERE user_id = ANY ($1)"
 );
 
+/// Of an unnest of several arrays the planner expects few rows, and goes by the key; of one in the list of a SELECT a
+/// thousand, for which it would read a table of some ten thousand as a whole.
 const CONTRADICTED: &str = concat!(
     "SELECT ",
     contradiction_columns!(),
-    " FROM (SELECT unnest($1::text[]) AS user_id, unnest($2::bigint[]) AS head, generate_subscripts($1, 1) - 1::bigint AS place) AS asked
+    " FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS asked (user_id, head, place)
      LEFT JOIN user_feed ON user_feed.user_id = asked.user_id
      WHERE coalesce(user_feed.head_seq, 0) IS DISTINCT FROM asked.head OR user_feed.valid_after IS NOT NULL"
 );

@@ -22,7 +22,7 @@ pub(super) const STANDINGS: &str = concat!(
 pub(super) const CONTRADICTED: &str = concat!(
     "SELECT ",
     contradiction_columns!(),
-    " FROM (SELECT key AS place, value ->> 0 AS user_id, value ->> 1 AS head FROM json_each(?1)) AS asked
+    " FROM (SELECT key + 1 AS place, value ->> 0 AS user_id, value ->> 1 AS head FROM json_each(?1)) AS asked
      LEFT JOIN user_feed ON user_feed.user_id = asked.user_id
      WHERE coalesce(user_feed.head_seq, 0) IS NOT asked.head OR user_feed.valid_after IS NOT NULL"
 );

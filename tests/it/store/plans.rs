@@ -62,6 +62,41 @@ async fn every_statement_finds_its_rows_by_an_index() {
     assert_ne!(scans(&mut connection).await, before);
 }
 
+/// With the planner's own choice: where it expects more of the question than there is, it reads the table.
+#[tokio::test]
+async fn the_feed_goes_by_the_key_in_a_table_of_thousands() {
+    let Some(database) = Database::postgres().await else {
+        return;
+    };
+    migrated(&database).await.close().await;
+    let mut connection = database.connection().await;
+    let thousands = "INSERT INTO user_feed (user_id) SELECT 'u' || n FROM generate_series(1, 10000) AS n; ANALYZE user_feed";
+    sqlx::raw_sql(thousands)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    sessions_ended(&mut connection).await;
+    let mut other = database.connection().await;
+    sqlx::raw_sql("SELECT pg_stat_force_next_flush()")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let before = scans(&mut other).await;
+
+    let store = database.open().await;
+    let users: Vec<_> = (1..=10).map(|n| user(&format!("u{n}"))).collect();
+    let known = users.iter().map(|user| Known {
+        user,
+        head: Some(1),
+    });
+    let contradicted = store.contradicted(&known.collect::<Vec<_>>()).await;
+    assert!(contradicted.unwrap().iter().all(Option::is_some));
+    store.close().await;
+    drop(connection);
+    sessions_ended(&mut other).await;
+    assert_eq!(scans(&mut other).await, before);
+}
+
 /// A session hands in its figures when it ends.
 async fn sessions_ended(connection: &mut PgConnection) {
     let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
