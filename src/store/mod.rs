@@ -299,7 +299,8 @@ impl Store {
     /// How many users there are, more or less; `None`: nobody has counted.
     pub async fn estimated_users(&self) -> Result<Option<u64>, StoreError> {
         match self {
-            Self::Sqlite(_) => Ok(sqlite::Store::estimated_users()),
+            // It keeps no count, and to count would be to read all of them.
+            Self::Sqlite(_) => Ok(None),
             Self::Postgres(store) => store.estimated_users().await,
         }
     }
@@ -401,8 +402,8 @@ impl Store {
         }
     }
 
-    /// The standings of those who do not stand where they are known to, or have tokens that are revoked; `None` for the
-    /// others. In their order: one statement, one key look-up for each; of who stands where known, only those whose tokens ever were revoked come back.
+    /// The standings of those who do not stand where they are known to, or whose tokens ever were revoked; `None` for the
+    /// others, of whom nothing comes back. In their order: one statement, one key look-up for each.
     pub async fn contradicted(
         &self,
         known: &[Known<'_>],

@@ -102,11 +102,9 @@ impl Store {
     /// One round trip.
     pub(in crate::store) async fn estimated_users(&self) -> Result<Option<u64>, StoreError> {
         let rows = self.rows(sqlx::query(ESTIMATE)).await?;
-        let users = rows
-            .first()
-            .map(|row| row.try_get::<Option<i64>, _>("users"));
-        let users = users.transpose()?.flatten().filter(|users| *users > 0);
-        Ok(users.and_then(|users| u64::try_from(users).ok()))
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let users = row.try_get::<Option<i64>, _>("users")?;
+        Ok(users.filter(|users| *users > 0).map(from_sql).transpose()?)
     }
 
     /// One round trip.

@@ -83,11 +83,6 @@ impl Limits {
 }
 
 impl Store {
-    /// It keeps no count, and to count would be to read all of them.
-    pub(in crate::store) fn estimated_users() -> Option<u64> {
-        None
-    }
-
     pub(in crate::store) async fn users(
         &self,
         after: Option<&UserId>,

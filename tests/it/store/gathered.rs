@@ -8,7 +8,7 @@ use crate::databases::Database;
 
 contract! {
     standings_come_in_the_order_of_asking
-    who_stands_where_he_is_known_to_is_not_told
+    who_stands_where_known_is_not_told
     what_many_missed_is_what_each_missed
     what_does_not_fit_is_left_for_the_next_time
 }
@@ -46,7 +46,7 @@ async fn standings_come_in_the_order_of_asking(store: Store) {
     assert!(store.standings(&[]).await.unwrap().is_empty());
 }
 
-async fn who_stands_where_he_is_known_to_is_not_told(store: Store) {
+async fn who_stands_where_known_is_not_told(store: Store) {
     send_many(&store, "b", 3).await;
     send(&store, "a").await;
     send(&store, "revoked").await;
